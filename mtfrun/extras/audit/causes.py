@@ -1,7 +1,8 @@
-"""What the records of two runs say about why they parted. Without TensorFlow."""
+"""What the records of two runs say about why they parted."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import pathlib
@@ -14,6 +15,7 @@ from mtfrun.configuration.hyperparameters import (
     texts_of_parameters,
     values_of,
 )
+from mtfrun.configuration.statements import follow
 from mtfrun.errors.differences import NONE, Change, changes
 from mtfrun.extras.audit.ledger import (
     BATCH,
@@ -67,21 +69,23 @@ _EXPLAIN: Mapping[str, Sequence[str]] = {
 _STEPS_UNTIL_UPDATE = 2
 
 # Parameters, in any scope, by their first effect: the first pattern that matches counts.
-_ACTS = {
-    _GRADIENTS: r".*Training\.frozen",
-    _SCHEDULES: (
+_ACTS = (
+    (_SHAPES, r".*(init|stddev|[._]scale|gain|master_dtype|Variable).*"),  # and initial values
+    (_GRADIENTS, r".*Training\.frozen"),
+    (
+        _SCHEDULES,
         r"optim\..*(steps|warmup|schedule|factors|clip|begin|end|total|period|cycle).*"
-        r"|.*TrainOptions\.clip_norm"
+        r"|.*TrainOptions\.clip_norm",
     ),
-    _UPDATES: r"optim\..*|.*Training\.(optimizer|average_decay)",
-    _BATCHES: r".*Training\.(batch_size|exclude_documents)|data\..*",
+    (_UPDATES, r"optim\..*|.*Training\.(optimizer|average_decay)"),
+    (_BATCHES, r".*Training\.(batch_size|exclude_documents)|data\..*"),
     # They change no variable's shape and no initial value.
-    _MODEL: (
+    (
+        _MODEL,
         r".*(dropout|rate|epsilon|activation|loss|smoothing|_cap|window|threshold|temperature"
-        r"|noise|masks|causal|prefix|scaled|rotary|capacity|group_size|policy|distill).*"
+        r"|noise|masks|causal|prefix|scaled|rotary|capacity|group_size|policy|distill|dtype).*",
     ),
-}
-_INITIALISERS = re.compile(r".*(init|stddev|[._]scale|gain|master_dtype|Variable).*")
+)
 _ROUNDING_SETTINGS = re.compile(
     r".*(jit_compile|rematerialise|scan_blocks|outer_batch|determin|Mesh\.).*"
 )
@@ -91,9 +95,18 @@ _NUMERIC_PACKAGES = ("tensorflow", "mtfrun", "ml-dtypes")
 _THREAD_VARIABLES = re.compile(r".*(NUM_|THREADS).*")
 # The key of fingerprints with a hash of the rows, see `mtfrun.data`.
 _IDS = "ids"
-_MESH = ("mesh", "layout", "processes")
-
-LIKELY, POSSIBLE, ACTS_LATER, NO_EFFECT = "likely", "possible", "later", "none"
+# The entries of records by the kind of cause.
+_RECORDED: Mapping[str, Sequence[str]] = {
+    SEED: ("seed",),
+    DATA: ("data",),
+    EVALUATION: ("evaluation",),
+    VERSIONS: ("versions",),
+    MACHINE: ("platform", "processor"),
+    THREADS: ("threads",),
+    ENVIRONMENT: ("environment",),
+    MESH: ("mesh", "layout", "processes"),
+}
+LIKELY, POSSIBLE, ACTS_LATER, NO_EFFECT = _EFFECTS = ("likely", "possible", "later", "none")
 """Effects of a cause on the first difference."""
 
 
@@ -110,38 +123,30 @@ class Cause(NamedTuple):
         return f"{self.kind}: {self.name}, {self.a} and {self.b}"
 
 
-class RunRecords(NamedTuple):
-    """The records of the commands that trained a run, oldest first."""
-
-    trainings: Sequence[Mapping[str, Any]]
-
-    @classmethod
-    def of(cls, directory: str | os.PathLike[str]) -> RunRecords:
-        records = read_commands(directory).values()
-        return cls([record for record in records if isinstance(record.get("step"), int)])
-
-    def at(self, step: int) -> Mapping[str, Any]:
-        """Returns the record of the training that computed a step, empty without one."""
-        return next((r for r in reversed(self.trainings) if r["step"] < max(step, 1)), {})
-
-    def starts(self) -> set[int]:
-        """Returns the steps at which trainings began."""
-        return {record["step"] for record in self.trainings}
+def trainings_of(directory: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
+    """Returns the records of the commands that trained a run, oldest first."""
+    records = read_commands(directory).values()
+    return [record for record in records if isinstance(record.get("step"), int)]
 
 
-def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
-    """Whether all trainings of both runs were on one mesh, or meshes, with the same bits."""
+def record_at(trainings: Sequence[Mapping[str, Any]], step: int) -> Mapping[str, Any]:
+    """Returns the record of the training that computed a step, empty without one."""
+    return next((r for r in reversed(trainings) if r["step"] < max(step, 1)), {})
+
+
+def is_same_mesh(trainings: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether all trainings were on one mesh, or meshes, with the same bits."""
     meshes: set[object] = set()
-    for record in (*a.trainings, *b.trainings):
+    for record in trainings:
         given, _ = texts_of_parameters(record.get("hyperparameters"))
-        mesh = tuple(record.get(name) for name in _MESH)
+        mesh = tuple(record.get(name) for name in _RECORDED[MESH])
         meshes.add(given.get("mtf.Mesh.reproducible") or mesh)
     return len(meshes) <= 1
 
 
 def find_causes(
-    a: RunRecords,
-    b: RunRecords,
+    a: Sequence[Mapping[str, Any]],
+    b: Sequence[Mapping[str, Any]],
     difference: Difference | None,
     *,
     equal_variables: Collection[int],
@@ -153,23 +158,23 @@ def find_causes(
     Of equal runs, what differs without effect when they compute the last step.
 
     Args:
-      a, b: the records of the runs.
+      a, b: the records of the runs' trainings.
       difference: the first difference of their ledgers; None if the steps of both are equal.
       equal_variables: the steps after which both are known to have the same variables.
       first_batch: the first step with another batch; None if there is none.
       last: the last step that both have.
     """
+    starts = [{record["step"] for record in trainings} for trainings in (a, b)]
     step = last if difference is None else difference.step
     if difference is not None and difference.what == VARIABLES:
-        step += (step in a.starts()) != (step in b.starts())  # one was resumed with others
-    records = a.at(step), b.at(step)
+        step += (step in starts[0]) != (step in starts[1])  # one was resumed with others
+    records = record_at(a, step), record_at(b, step)
     acts = {**_causes_in_settings(*records), **_causes_in_records(*records)}
-    began = max((record.get("step", 0) for record in records), default=0)
-    is_resumed = [began in x.starts() for x in (a, b)]
+    began = max(record.get("step", 0) for record in records)
+    is_resumed = [began in x for x in starts]
     if step == began + 1 and is_resumed[0] != is_resumed[1] and began not in equal_variables:
         texts = ("resumed" if x else "not resumed" for x in is_resumed)
-        cause = Cause(RESTORED, f"the checkpoint of step {began:,}", *texts)
-        acts[cause] = {RESTORED}
+        acts[Cause(RESTORED, f"the checkpoint of step {began:,}", *texts)] = {RESTORED}
     without_effect = {EVALUATION, SETTINGS}
     if first_batch is None:
         without_effect |= {DATA, _BATCHES}
@@ -178,30 +183,20 @@ def find_causes(
     if 0 in equal_variables:
         without_effect.add(START)
     explain = [] if difference is None else _EXPLAIN[_position(difference, step, began)]
-
-    def place(cause: Cause) -> int:
-        return min((explain.index(x) for x in acts[cause] if x in explain), default=len(explain))
-
-    def effect(cause: Cause) -> str:
-        if difference is None or acts[cause] <= without_effect:
-            return NO_EFFECT
-        return POSSIBLE if place(cause) < len(explain) else ACTS_LATER
-
-    causes = [(cause._replace(effect=effect(cause)), place(cause)) for cause in acts]
-    order = (POSSIBLE, ACTS_LATER, NO_EFFECT)
-    # Of another class the parameters are in one of the runs only.
-    causes.sort(
-        key=lambda x: (
-            order.index(x[0].effect),
-            x[1],
-            (x[0].kind != CONFIGURATION) + (x[0].kind == SETTINGS),
-            NONE in (x[0].a, x[0].b),
-        )
-    )
-    ranked = [cause for cause, _ in causes]
-    if ranked and ranked[0].effect == POSSIBLE:
-        ranked[0] = ranked[0]._replace(effect=LIKELY)
-    return ranked
+    ranked = []
+    for cause, kinds in acts.items():
+        place = min((explain.index(x) for x in kinds if x in explain), default=len(explain))
+        effect = POSSIBLE if place < len(explain) else ACTS_LATER
+        if difference is None or kinds <= without_effect:
+            effect = NO_EFFECT
+        is_setting = (cause.kind != CONFIGURATION) + (cause.kind == SETTINGS)
+        # Of another class the parameters are in one of the runs only.
+        rank = (_EFFECTS.index(effect), place, is_setting, NONE in (cause.a, cause.b))
+        ranked.append((rank, cause._replace(effect=effect)))
+    causes = [cause for _, cause in sorted(ranked, key=lambda x: x[0])]
+    if causes and causes[0].effect == POSSIBLE:
+        causes[0] = causes[0]._replace(effect=LIKELY)
+    return causes
 
 
 def _position(difference: Difference, step: int, began: int) -> str:
@@ -219,38 +214,39 @@ def _position(difference: Difference, step: int, began: int) -> str:
 def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
     """Returns what differs in two records of `describe_program`."""
     modules = changed_modules(old.get("modules"), new.get("modules"))
-    return [
-        *_changed_entries(VERSIONS, old, new, "versions"),
-        *(Cause(CODE, change.name, *change.texts) for change in modules),
-        *_changed_entries(MACHINE, old, new, "platform", "processor"),
-        *_changed_entries(THREADS, old, new, "threads"),
-        *(
-            cause._replace(kind=THREADS) if _THREAD_VARIABLES.fullmatch(cause.name) else cause
-            for cause in _changed_entries(ENVIRONMENT, old, new, "environment")
-        ),
-    ]
+    causes = _recorded(VERSIONS, old, new)
+    causes += [Cause(CODE, change.name, *change.texts) for change in modules]
+    causes += _recorded(MACHINE, old, new) + _recorded(THREADS, old, new)
+    for cause in _recorded(ENVIRONMENT, old, new):
+        is_of_threads = _THREAD_VARIABLES.fullmatch(cause.name)
+        causes.append(cause._replace(kind=THREADS) if is_of_threads else cause)
+    return causes
 
 
 def _causes_in_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
-    is_same = all(old.get(name) == new.get(name) for name in _MESH)
-    data = [{"data": _short_paths(record.get("data"))} for record in (old, new)]
-    causes = [
-        *_changed_entries(SEED, old, new, "seed"),
-        *_changed_entries(DATA, data[0], data[1], "data"),
-        *_changed_entries(EVALUATION, old, new, "evaluation"),
-        *causes_in_programs(old, new),
-        *_changed_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
-        *_changed_entries(MESH, old, new, *_MESH),
+    old, new = ({**x, "data": _short_paths(x.get("data"))} for x in (old, new))
+    causes = [cause for kind in (SEED, DATA, EVALUATION) for cause in _recorded(kind, old, new)]
+    causes += causes_in_programs(old, new)
+    meshes = _recorded(MESH, old, new)
+    causes += meshes or _recorded(MACHINE, old, new, ("devices",))
+    acts = {cause: {cause.kind} for cause in causes}
+    for cause in causes:
+        if cause.kind == VERSIONS and cause.name not in _NUMERIC_PACKAGES:
+            acts[cause] = {_LIBRARIES}
+        elif cause.kind == DATA and not cause.name.startswith("texts"):
+            acts[cause] = {_SHAPES if cause.name.startswith("vocabularies") else _BATCHES}
+    return acts
+
+
+def _recorded(
+    kind: str, old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str] | None = None
+) -> list[Cause]:
+    """Returns the entries of records that differ, without the first key: "tensorflow"."""
+    entries = [{name: x.get(name) for name in names or _RECORDED[kind]} for x in (old, new)]
+    return [
+        Cause(kind, change._replace(path=change.path[1:] or change.path).name, *change.texts)
+        for change in changes(*entries, identity=_IDS)
     ]
-    return {cause: {_acts_of_record(cause)} for cause in causes}
-
-
-def _acts_of_record(cause: Cause) -> str:
-    if cause.kind == VERSIONS and cause.name not in _NUMERIC_PACKAGES:
-        return _LIBRARIES
-    if cause.kind == DATA and not cause.name.startswith("texts"):
-        return _SHAPES if cause.name.startswith("vocabularies") else _BATCHES
-    return cause.kind
 
 
 def _short_paths(data: Any) -> Any:
@@ -265,91 +261,76 @@ def _short_paths(data: Any) -> Any:
     return short
 
 
-def _changed_entries(
-    kind: str, old: Mapping[str, Any], new: Mapping[str, Any], *names: str
-) -> list[Cause]:
-    entries = [{name: record.get(name) for name in names} for record in (old, new)]
-    return _causes(kind, changes(*entries, identity=_IDS))
-
-
-def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:
-    """The names are without the first key: "tensorflow" for "versions: tensorflow"."""
-    return [
-        Cause(kind, change._replace(path=change.path[1:] or change.path).name, *change.texts)
-        for change in found
-    ]
-
-
 def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
     """Returns the causes in the configuration, and their effects.
 
     A macro stands for the parameters that refer to it.
     """
-    texts: list[dict[str, str]] = [{}, {}]
-    for text, record in zip(texts, (old, new), strict=True):
-        with contextlib.suppress(ValueError):
-            text.update(values_of(str(record.get("configuration") or "")))
+    texts = [_bindings(record) for record in (old, new)]
+
+    def macros_of(name: str) -> list[str]:
+        return follow([name], lambda x: [m for text in texts for m in _macros_in(text, x)])[1:]
+
     bound = {change.name: change for change in changes(*texts)}
     parameters = changes_of_hyperparameters(old.get("hyperparameters"), new.get("hyperparameters"))
-    by_name: dict[str, list[Change]] = {}  # the parameters that a macro or a parameter changes
-    shown: dict[str, Change] = {}
+    used = {"SEED"}
+    shown: dict[str, Change] = {}  # by the name of a macro or a parameter
+    effects: dict[str, set[str]] = collections.defaultdict(set)
     for change in parameters:
+        macros = macros_of(change.name)
+        used |= {change.name, *macros}
         if change.name.endswith("Experiment.seed"):
             continue
         # Not those that another value has replaced.
-        macros = [
-            name
-            for name in _macros_of(change.name, texts)
-            if name in bound and None not in bound[name][1:]
-        ]
-        for name in macros or [change.name]:
-            shown[name] = bound.get(name, change) if macros else change
-            by_name.setdefault(name, []).append(change)
+        replaced = {x: y for x, y in bound.items() if x in macros and None not in y[1:]}
+        for name, shown_change in (replaced or {change.name: change}).items():
+            shown[name] = shown_change
+            effects[name].add(_acts_of_parameter(change))
     acts: dict[Cause, set[str]] = {}
     for name, change in shown.items():
-        (cause,) = _causes(CONFIGURATION, [change._replace(path=(name,))])
-        effects = {_acts_of_parameter(parameter) for parameter in by_name[name]}
         # A macro of both acts on the model first.
-        first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in effects]
-        acts[cause] = {*(first[:1] or effects)}
-        if _LENGTHS.fullmatch(name) or _BATCHES in effects:
-            acts[cause] = {*acts[cause], _BATCHES}
-    used = {name for change in parameters for name in _macros_of(change.name, texts)}
-    used |= {change.name for change in parameters}
+        first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in effects[name]]
+        kinds = {*(first[:1] or effects[name])}
+        if _LENGTHS.fullmatch(name) or _BATCHES in effects[name]:
+            kinds.add(_BATCHES)
+        acts[Cause(CONFIGURATION, name, *change.texts)] = kinds
     for name, change in bound.items():
-        if name not in shown and name not in used and name != "SEED":
-            names = [name, *(x for x in texts[0] | texts[1] if name in _macros_of(x, texts))]
-            is_action = name.endswith(("Training.actions", "TrainOptions.hooks"))
-            is_start = "init_checkpoint" in name.lower()
-            kind = START if is_start else ACTIONS if is_action else SETTINGS
-            acts_on = kind
-            if kind == SETTINGS:  # which should change no number
-                is_of_sources = any(map(_SOURCES.fullmatch, names))
-                acts_on = DATA if is_of_sources else kind
-                acts_on = _ROUNDING if any(map(_ROUNDING_SETTINGS.fullmatch, names)) else acts_on
-            acts |= {cause: {acts_on} for cause in _causes(kind, [change])}
+        if name not in used:
+            names = [name, *(x for x in texts[0] | texts[1] if name in macros_of(x))]
+            kind, kinds = _acts_of_setting(names)
+            acts[Cause(kind, name, *change.texts)] = {kinds}
     return acts
+
+
+def _bindings(record: Mapping[str, Any]) -> dict[str, str]:
+    with contextlib.suppress(ValueError):
+        return values_of(str(record.get("configuration") or ""))
+    return {}
+
+
+def _macros_in(texts: Mapping[str, str], name: str) -> list[str]:
+    value = texts.get(name) or texts.get(name.rpartition("/")[2], "")  # of any scope
+    return re.findall(r"%(\w+)", value)
 
 
 def _acts_of_parameter(change: Change) -> str:
     """Returns what a parameter of a training acts on first: shapes, if nothing else is known."""
-    if _INITIALISERS.fullmatch(change.name):
-        return _SHAPES
-    for acts, pattern in _ACTS.items():
+    for acts, pattern in _ACTS:
         if re.fullmatch(rf"(.*/)?({pattern})", change.name):
             return acts
     is_fraction = any(re.fullmatch(r"-?[\d.]*(\.\d*|e-?\d+)", str(x)) for x in change[1:])
-    return _MODEL if is_fraction or "dtype" in change.name else _SHAPES
+    return _MODEL if is_fraction else _SHAPES
 
 
-def _macros_of(name: str, texts: Sequence[Mapping[str, str]]) -> Collection[str]:
-    macros: dict[str, None] = {}
-    pending = [name]
-    while pending:
-        one = pending.pop()
-        for text in texts:
-            value = text.get(one) or text.get(one.rpartition("/")[2], "")  # of any scope
-            referred = [m for m in re.findall(r"%(\w+)", value) if m not in macros]
-            macros.update(dict.fromkeys(referred))
-            pending += referred
-    return macros
+def _acts_of_setting(names: Sequence[str]) -> tuple[str, str]:
+    """Returns the kind and the effect of a setting and of what refers to it.
+
+    It is not a parameter of the training, and so it should change no number.
+    """
+    if "init_checkpoint" in names[0].lower():
+        return START, START
+    if names[0].endswith(("Training.actions", "TrainOptions.hooks")):
+        return ACTIONS, ACTIONS
+    if any(map(_ROUNDING_SETTINGS.fullmatch, names)):
+        return SETTINGS, _ROUNDING
+    return SETTINGS, DATA if any(map(_SOURCES.fullmatch, names)) else SETTINGS

@@ -17,9 +17,7 @@ from mtfrun.files.errors import refuse_link
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.copied_files import write_run_files
 
-PARAMETER = "experiment.Training.exclude_documents"
-"""The parameter of a training whose value is the hashes of documents that it leaves out."""
-
+_PARAMETER = "experiment.Training.exclude_documents"
 # More documents than any data have.
 _ALL = 1 << 40
 
@@ -31,40 +29,36 @@ def exclude_documents(prepared: Preparation, former: RunDirectory, run: RunDirec
     step; 0 if there is no such checkpoint.
     """
     former.require()
-    former.checkpoints().require()
+    checkpoints, directory = former.checkpoints(), pathlib.Path(run.path)
+    checkpoints.require()
     run.prepare()
     with run.lock():
         first = _first_difference(prepared, former)
-        steps = former.checkpoints().steps()
-        start = max((step for step in steps if first is None or step < first), default=0)
+        steps = [step for step in checkpoints.steps() if first is None or step < first]
         run.write_config(prepared.objects.config_text)
         data = prepared.training.experiment.data
-        write_run_files(pathlib.Path(run.path), data.vocabulary_files(), data.source_summary())
-        if start:
-            _copy(prepared, former, start, run)
-    return start
+        write_run_files(directory, data.vocabulary_files(), data.source_summary())
+        manifest = checkpoints.manifest(max(steps)) if steps else None
+        if manifest is None:
+            return 0
+        for file in (LEDGER, VARIABLES):
+            source = pathlib.Path(former.path, file)
+            if source.exists():
+                refuse_link(source)
+                shutil.copyfile(source, directory / file)  # training drops later steps
+        text = prepared.training_hyperparameters["given"].get(_PARAMETER)
+        copy_checkpoint(with_parameter(manifest, _PARAMETER, text), former, run)
+        return manifest.step
 
 
 def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None:
     """Returns the first step that reads a document that one run alone leaves out; None for none."""
     training, experiment = prepared.training, prepared.training.experiment
     saved = former.checkpoints().manifest(None)
-    old = None if saved is None else parameter_in(saved, PARAMETER)
+    old = None if saved is None else parameter_in(saved, _PARAMETER)
     hashes = {*training.exclude_documents} ^ {*(ast.literal_eval(old) if old else ())}
     data = experiment.data.remove([])
     configured = ConfiguredData(data, [], experiment.seed, training.batch_size)
     documents = find_exposed(configured, former, _ALL, hashes=sorted(hashes))
     steps = (x.step for document in documents for x in (*document.read, *document.to_come))
     return min(steps, default=None)
-
-
-def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirectory) -> None:
-    manifest = former.checkpoints().manifest(step)
-    assert manifest is not None
-    for file in (LEDGER, VARIABLES):
-        if pathlib.Path(former.path, file).exists():
-            # Training drops the records of later steps.
-            refuse_link(pathlib.Path(former.path, file))
-            shutil.copyfile(pathlib.Path(former.path, file), pathlib.Path(run.path, file))
-    text = prepared.training_hyperparameters["given"].get(PARAMETER)
-    copy_checkpoint(with_parameter(manifest, PARAMETER, text), former, run)

@@ -65,11 +65,9 @@ class ExposedDocument:
 
 def _steps_text(exposures: Sequence[Exposure]) -> str:
     number = len({exposure.step for exposure in exposures})
-    text = f"{number:,} step{'s' * (number != 1)}"
-    if exposures:
-        more = ["..."] if len(exposures) > _MOST_STEPS else []
-        text += f" ({'; '.join([*map(str, exposures[:_MOST_STEPS]), *more])})"
-    return text
+    places = [str(exposure) for exposure in exposures[:_MOST_STEPS]]
+    places += ["..."] * (len(exposures) > _MOST_STEPS)
+    return f"{number:,} step{'s' * (number != 1)}" + f" ({'; '.join(places)})" * bool(places)
 
 
 def find_exposed(
@@ -100,12 +98,12 @@ def find_exposed(
     until = max(train_steps, last)
     for component, cached in enumerate(caches):
         assert cached.texts is not None
-        chosen: list[int] = []
+        chosen = list[int]()
         if text is not None:
             found = find_text(cached.texts, text, configured.data.vocabularies)
             chosen += itertools.islice(found, most)
-        for found_documents in find_hashes(cached.texts, hashes).values():
-            chosen += found_documents.tolist()
+        for documents in find_hashes(cached.texts, hashes).values():
+            chosen += documents.tolist()
         chosen += [number - 1 for number in numbers if 1 <= number <= len(cached.texts)]
         documents = np.array(chosen[:most], np.int64)
         most -= len(documents)

@@ -9,13 +9,14 @@ each, which add up to it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -23,9 +24,8 @@ import numpy.typing as npt
 from absl import logging
 
 from mtfrun.checkpoints.recorded_digests import VARIABLES as DIGESTS
-from mtfrun.checkpoints.recorded_digests import format_digests, parse_digests
-from mtfrun.errors import InputError
-from mtfrun.errors.untrusted import LARGEST_TEXT, open_regular, open_to_write
+from mtfrun.checkpoints.recorded_digests import format_digests, parse_digests, read_digests
+from mtfrun.errors.untrusted import open_regular, open_to_write
 from mtfrun.files.digests import MODULUS
 from mtfrun.files.errors import RunDirError, reason
 
@@ -36,6 +36,15 @@ _HEADER = b"mtfrun ledger 2\n"
 _FIELDS = struct.Struct("<QQIIIIQ")
 _HASH_BYTES = 16
 _SIZE = _FIELDS.size + _HASH_BYTES
+
+
+TOLERANCE = 1e-3
+"""The largest relative difference of losses and gradient norms that are equal on another mesh."""
+
+# What may differ, causes before effects.
+INITIAL_VALUES, BATCH, KEY, LOSS, GRADIENT_NORM, VARIABLES = (
+    *("initial values", "batch", "random key", "loss", "gradient norm", "variables"),
+)
 
 
 class LedgerRecord(NamedTuple):
@@ -52,6 +61,19 @@ class LedgerRecord(NamedTuple):
     @property
     def mean_loss(self) -> float:
         return value_of(self.loss) / max(value_of(self.weight), 1.0)
+
+    def columns(self) -> list[tuple[str, object, str]]:
+        """Returns names, bits and texts of what was read and computed, causes before effects."""
+        variables = f"{self.variables:016x}"
+        if not self.step:
+            return [(INITIAL_VALUES, self.variables, variables)]
+        return [
+            (BATCH, self.batch, f"{self.batch:016x}"),
+            (KEY, self.key, f"{self.key:08x}"),
+            (LOSS, (self.loss, self.weight), f"{self.mean_loss:.9g}"),
+            (GRADIENT_NORM, self.gradient_norm, f"{value_of(self.gradient_norm):.9g}"),
+            (VARIABLES, self.variables, variables),
+        ]
 
 
 def bits_of(values: npt.ArrayLike) -> list[int]:
@@ -93,32 +115,29 @@ class LedgerWriter:
 
         Also the digests of variables after this step, since a training may begin with others.
         """
-        try:
-            with open_to_write(self._path, "rb+") as file:
-                size = len(_HEADER)
-                if file.read(size) != _HEADER:
-                    file.truncate(0)
-                    file.seek(0)
-                    file.write(_HEADER)
-                number = (os.fstat(file.fileno()).st_size - size) // _SIZE
-                while number and _read_record(file, number - 1)[0].step > step:
-                    number -= 1
-                if number > 1:
-                    _, self._former_hash = _read_record(file, number - 2)
-                if number:
-                    self._last, self._hash = _read_record(file, number - 1)
-                file.truncate(size + number * _SIZE)
-            with open_to_write(self._variables, "rb+") as file:
-                end = 0
-                for line in file.read().splitlines(keepends=True):
-                    if not line.endswith(b"\n") or parse_digests(line)[0] >= step:
-                        break
-                    end += len(line)
-                file.truncate(end)
-        except (OSError, ValueError) as error:
-            self._warn(error)
+        size = len(_HEADER)
+        with self._warning(), open_to_write(self._path, "rb+") as file:
+            if file.read(size) != _HEADER:
+                file.truncate(0)
+                file.seek(0)
+                file.write(_HEADER)
+            number = (os.fstat(file.fileno()).st_size - size) // _SIZE
+            while number and _read_record(file, number - 1)[0].step > step:
+                number -= 1
+            if number > 1:
+                _, self._former_hash = _read_record(file, number - 2)
+            if number:
+                self._last, self._hash = _read_record(file, number - 1)
+            file.truncate(size + number * _SIZE)
+        with self._warning(), open_to_write(self._variables, "rb+") as file:
+            end = 0
+            for line in file.read().splitlines(keepends=True):
+                if not line.endswith(b"\n") or parse_digests(line)[0] >= step:
+                    break
+                end += len(line)
+            file.truncate(end)
 
-    def append(self, records: Sequence[LedgerRecord]) -> None:
+    def append(self, records: Iterable[LedgerRecord]) -> None:
         content = bytearray()
         for record in records:
             fields = _FIELDS.pack(*record)
@@ -154,20 +173,21 @@ class LedgerWriter:
     ) -> None:
         if self._has_failed:
             return
-        try:
-            with open_to_write(path, "rb+" if replaces_last else "ab") as file:
-                if replaces_last:
-                    file.seek(-_SIZE, os.SEEK_END)
-                file.write(content)
-                if syncs:
-                    os.fsync(file.fileno())
-        except OSError as error:
-            self._warn(error)
+        with self._warning(), open_to_write(path, "rb+" if replaces_last else "ab") as file:
+            if replaces_last:
+                file.seek(-_SIZE, os.SEEK_END)
+            file.write(content)
+            if syncs:
+                os.fsync(file.fileno())
 
-    def _warn(self, error: OSError | ValueError) -> None:
-        if not self._has_failed:
+    @contextlib.contextmanager
+    def _warning(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if not self._has_failed:
+                logging.warning("cannot write %s: %s; the ledger ends", self._path, reason(error))
             self._has_failed = True
-            logging.warning("cannot write %s: %s; the ledger ends", self._path, reason(error))
 
 
 def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
@@ -197,33 +217,6 @@ def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
         raise RunDirError(f"cannot read {path}: {reason(error)}") from error
 
 
-def read_variable_digests(
-    directory: str | os.PathLike[str], records: Iterable[LedgerRecord]
-) -> dict[int, dict[str, int]]:
-    """Returns the digests of variables by step and path, where the ledger's records have their sum.
-
-    RunDirError for a line that does not add up to its record.
-    """
-    path = pathlib.Path(directory, DIGESTS)
-    sums = {record.step: record.variables for record in records if record.variables}
-    digests: dict[int, dict[str, int]] = {}
-    try:
-        with open_regular(path) as file:
-            for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
-                if not line.endswith(b"\n"):
-                    break  # is being written
-                step, digests_of_step = parse_digests(line)
-                digests[step] = digests_of_step  # the last line of a step counts
-        for step in digests.keys() & sums.keys():
-            if sum(digests[step].values()) % MODULUS != sums[step]:
-                raise InputError(f"the digests of step {step:,} are not the ledger's")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"{path} is damaged or was changed: {reason(error)}") from error
-    return {step: digests[step] for step in sums if step in digests}
-
-
 def _chain(former: bytes, fields: bytes) -> bytes:
     return hashlib.blake2b(former + fields, digest_size=_HASH_BYTES).digest()
 
@@ -233,15 +226,6 @@ def _read_record(file: BinaryIO, index: int) -> tuple[LedgerRecord, bytes]:
     content = file.read(_SIZE)
     fields, digest = content[: _FIELDS.size], content[_FIELDS.size :]
     return LedgerRecord(*_FIELDS.unpack(fields)), digest
-
-
-TOLERANCE = 1e-3
-"""The largest relative difference of losses and gradient norms that are equal on another mesh."""
-
-# What may differ, causes before effects.
-INITIAL_VALUES, BATCH, KEY, LOSS, GRADIENT_NORM, VARIABLES = (
-    *("initial values", "batch", "random key", "loss", "gradient norm", "variables"),
-)
 
 
 class Difference(NamedTuple):
@@ -268,22 +252,29 @@ class Difference(NamedTuple):
 
 
 class RunLedger(NamedTuple):
-    """The records of a run by step, and digests of variables by step and path."""
+    """The records of a run by step."""
 
+    directory: pathlib.Path
     records: Mapping[int, LedgerRecord]
-    variables: Mapping[int, Mapping[str, int]]
 
     @classmethod
     def of(cls, directory: str | os.PathLike[str]) -> RunLedger:
         """RunDirError if the run has no ledger, or one that is damaged."""
         records = {record.step: record for record in read_ledger(directory)}
-        return cls(records, read_variable_digests(directory, records.values()))
+        return cls(pathlib.Path(directory), records)
 
-    def between(self, first: int, last: int) -> RunLedger:
-        """Returns the steps from `first` to `last`; with the first step the initial values too."""
-        first = 0 if first == 1 else first
-        records = {step: r for step, r in self.records.items() if first <= step <= last}
-        return self._replace(records=records)
+    def digests(self, step: int) -> dict[str, int]:
+        """Returns the digests of variables by path, maybe empty; RunDirError if damaged."""
+        digests = read_digests(self.directory, step)
+        if digests and sum(digests.values()) % MODULUS != self.records[step].variables:
+            path = self.directory / DIGESTS
+            raise RunDirError(f"{path} has other digests of step {step:,} than the ledger")
+        return digests
+
+    def pairs(self, other: RunLedger) -> dict[int, tuple[LedgerRecord, LedgerRecord]]:
+        """Returns the records of the steps that both have, in order."""
+        steps = sorted(self.records.keys() & other.records.keys())
+        return {step: (self.records[step], other.records[step]) for step in steps}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,27 +291,30 @@ class LedgerComparison:
 
 
 def compare_ledgers(a: RunLedger, b: RunLedger, *, exact: bool) -> LedgerComparison:
-    common = sorted(a.records.keys() & b.records.keys())
+    pairs = a.pairs(b)
+    steps = len([step for step in pairs if step])
     largest = 0.0
-    difference = None
-    for step in common:
-        records = a.records[step], b.records[step]
-        numbers = _numbers(*records).values()
-        largest = max([largest, *(relative_difference(*values) for values in numbers)])
-        difference = next(_differences(*records, exact=exact), None)
-        if difference is not None:
-            break
-    if difference is not None and difference.what in (INITIAL_VALUES, VARIABLES):
-        old, new = (x.variables.get(difference.step, {}) for x in (a, b))
-        paths = (path for path in dict.fromkeys([*old, *new]) if old.get(path) != new.get(path))
-        difference = difference._replace(variables=tuple(paths))
-    return LedgerComparison(len([step for step in common if step]), exact, largest, difference)
-
-
-def steps_with_equal_variables(a: RunLedger, b: RunLedger) -> set[int]:
-    """Returns the steps after which both ledgers have the same digest of all variables."""
-    digests = [{(r.step, r.variables) for r in x.records.values() if r.variables} for x in (a, b)]
-    return {step for step, _ in digests[0] & digests[1]}
+    for step, (x, y) in pairs.items():
+        norms = value_of(x.gradient_norm), value_of(y.gradient_norm)
+        sizes = {
+            LOSS: relative_difference(x.mean_loss, y.mean_loss),
+            GRADIENT_NORM: relative_difference(*norms),
+        }
+        largest = max(largest, *sizes.values())
+        has_digests = exact and x.variables and y.variables
+        for (what, bits, text), (_, other_bits, other_text) in zip(
+            x.columns(), y.columns(), strict=True
+        ):
+            is_close = not exact and sizes.get(what, math.inf) <= TOLERANCE
+            if bits == other_bits or is_close or (what == VARIABLES and not has_digests):
+                continue
+            paths: Iterable[str] = ()
+            if what in (INITIAL_VALUES, VARIABLES):
+                old, new = a.digests(step), b.digests(step)
+                paths = (p for p in {**old, **new} if old.get(p) != new.get(p))
+            difference = Difference(step, what, text, other_text, tuple(paths))
+            return LedgerComparison(steps, exact, largest, difference)
+    return LedgerComparison(steps, exact, largest, None)
 
 
 def relative_difference(a: float, b: float) -> float:
@@ -328,33 +322,3 @@ def relative_difference(a: float, b: float) -> float:
         return 0.0
     difference = abs(a - b) / max(abs(a), abs(b))
     return difference if math.isfinite(difference) else math.inf
-
-
-def _numbers(a: LedgerRecord, b: LedgerRecord) -> dict[str, tuple[float, float]]:
-    return {
-        LOSS: (a.mean_loss, b.mean_loss),
-        GRADIENT_NORM: (value_of(a.gradient_norm), value_of(b.gradient_norm)),
-    }
-
-
-def _differences(a: LedgerRecord, b: LedgerRecord, *, exact: bool) -> Iterator[Difference]:
-    """Yields what differs in the records of a step, causes before effects."""
-    step, digests = a.step, (f"{a.variables:016x}", f"{b.variables:016x}")
-    if not step:  # the initial values do not depend on the layout
-        if a.variables != b.variables:
-            yield Difference(step, INITIAL_VALUES, *digests)
-        return
-    if a.batch != b.batch:
-        yield Difference(step, BATCH, f"{a.batch:016x}", f"{b.batch:016x}")
-    if a.key != b.key:
-        yield Difference(step, KEY, f"{a.key:08x}", f"{b.key:08x}")
-    bits = {
-        LOSS: (a.loss, a.weight) == (b.loss, b.weight),
-        GRADIENT_NORM: a.gradient_norm == b.gradient_norm,
-    }
-    for what, values in _numbers(a, b).items():
-        is_close = not exact and relative_difference(*values) <= TOLERANCE
-        if not bits[what] and not is_close:
-            yield Difference(step, what, f"{values[0]:.9g}", f"{values[1]:.9g}")
-    if exact and a.variables and b.variables and a.variables != b.variables:
-        yield Difference(step, VARIABLES, *digests)

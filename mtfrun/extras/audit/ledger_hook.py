@@ -45,7 +45,13 @@ class Ledger(Hook):
 
     def after_steps(self, record: HostRecord) -> None:
         if self._writer is not None:
-            self._writer.append(self._records(record))
+            objective, norms = record.record.objective, record.record.gradient_norm
+            columns = (bits_of(x) for x in (objective.total, objective.weight, norms))
+            steps = range(record.step, record.step + record.count)
+            self._writer.append(
+                LedgerRecord(step + 1, digest, mtf.random_key(self._state.seed, step).number, *bits)
+                for step, digest, *bits in zip(steps, record.digests, *columns, strict=False)
+            )
         self._digests = None
         step = record.step + record.count
         if step % _DIGEST_EVERY == 0 or step in self._digest_at:
@@ -56,22 +62,6 @@ class Ledger(Hook):
         self._add_digests()
         if self._writer is not None:
             self._writer.sync()
-
-    def _records(self, host: HostRecord) -> list[LedgerRecord]:
-        record, seed = host.record, self._state.seed
-        values = (record.objective.total, record.objective.weight, record.gradient_norm)
-        losses, weights, norms = (bits_of(x[: host.count]) for x in values)
-        return [
-            LedgerRecord(
-                host.step + 1 + i,
-                host.digests[i],
-                mtf.random_key(seed, host.step + i).number,
-                losses[i],
-                weights[i],
-                norms[i],
-            )
-            for i in range(host.count)
-        ]
 
     def _add_digests(self) -> None:
         digests = digests_of_variables(self._state.storage())

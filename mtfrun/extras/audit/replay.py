@@ -1,4 +1,4 @@
-"""Steps of a run, computed again and compared with its ledger."""
+"""Steps of a run, computed again: compared with its ledger, or with the same step of another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape
 from mtfrun.experiment import Training
+from mtfrun.experiment.runs.opening import Settings
+from mtfrun.experiment.runs.run_training import prepare
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.experiment.training import load_base_of_adapters
-from mtfrun.extras.audit.causes import RunRecords, causes_in_programs
+from mtfrun.extras.audit.causes import causes_in_programs, record_at, trainings_of
 from mtfrun.extras.audit.ledger import LedgerComparison, RunLedger, compare_ledgers
 from mtfrun.extras.audit.ledger_hook import Ledger
 from mtfrun.extras.audit.verify.comparison import Deviation, Fault, deviation
@@ -27,7 +29,7 @@ from mtfrun.extras.audit.verify.first_difference import (
     find_gradient_or_update_at_fault,
     find_layer_at_fault,
 )
-from mtfrun.extras.audit.verify.layer_records import Named
+from mtfrun.extras.audit.verify.layer_records import named
 from mtfrun.extras.audit.verify.observation import set_values
 from mtfrun.files import atomic_write
 from mtfrun.files.errors import DamagedCheckpointError
@@ -46,12 +48,12 @@ class Replay(LedgerComparison):
     def describe(self) -> str:
         """Returns a line."""
         begin = f"from the checkpoint of step {self.start:,}" if self.start else "from the start"
-        number = f"{self.steps:,} steps, computed again {begin}"
+        result = f"equal on another mesh, within {self.largest:.1g} of their size"
         if self.difference is not None:
-            return f"{number}: {self.difference.describe('now')}"
-        if self.is_exact:
-            return f"{number}: identical"
-        return f"{number}: equal on another mesh, within {self.largest:.1g} of their size"
+            result = self.difference.describe("now")
+        elif self.is_exact:
+            result = "identical"
+        return f"{self.steps:,} steps, computed again {begin}: {result}"
 
 
 def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
@@ -68,24 +70,43 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
         entries = {"mesh": mesh.shape.to_string, "layout": mesh.layout.to_string}
         exact = all(newest.metadata.get(name) == entry for name, entry in entries.items())
     ledger = RunLedger.of(run.path)
-    recorded = ledger.between(first, last)
-    if not recorded.records.keys() >= {*range(first, last + 1)}:
+    begin = 0 if first == 1 else first  # with the first step the initial values too
+    records = {step: r for step, r in ledger.records.items() if begin <= step <= last}
+    if not records.keys() >= {*range(first, last + 1)}:
         steps = [step for step in ledger.records if step]
         has = f"{min(steps):,} to {max(steps):,}" if steps else "none"
         raise InputError(
             f"the ledger of {run.path} lacks some of the steps {first:,} to {last:,}; it has {has}"
         )
-    start = newest_good(run, first - 1)
+    start = _newest_good(run, first - 1)
     with tempfile.TemporaryDirectory() as name:
-        again = RunDirectory(name)
-        digest_at = [step for step, record in recorded.records.items() if record.variables]
-        train_again(made, run, again, start, last, digest_at)
-        computed = RunLedger.of(again.path)
-    comparison = compare_ledgers(recorded, computed, exact=exact)
+        digest_at = [step for step, record in records.items() if record.variables]
+        _train_again(made, run, RunDirectory(name), start, last, digest_at)
+        recorded, computed = ledger._replace(records=records), RunLedger.of(name)
+        comparison = compare_ledgers(recorded, computed, exact=exact)
     return Replay(**vars(comparison), start=start)
 
 
-def newest_good(run: RunDirectory, last: int) -> int:
+def changes_since(run: RunDirectory, step: int) -> list[str]:
+    """Returns lines on the code, versions and machine that have changed since a step's training.
+
+    The user's modules have been imported.
+    """
+    former = record_at(trainings_of(run.path), step)
+    causes = causes_in_programs(former, describe_program()) if former else []
+    return [escape(f"{cause.name}: {cause.b}, and {cause.a} in the run") for cause in causes]
+
+
+def copy_checkpoint(manifest: Manifest, run: RunDirectory, to: RunDirectory) -> None:
+    source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (run, to))
+    target.mkdir(exist_ok=True)
+    for name in manifest.files:
+        shutil.copyfile(source / name, target / name)
+    # Last: it makes the checkpoint valid.
+    atomic_write(manifest_path(target, manifest.step), manifest_text(manifest))
+
+
+def _newest_good(run: RunDirectory, last: int) -> int:
     """Returns the last step until `last` with a good checkpoint, as the ledger has it; 0 for none.
 
     A damaged one is named in a warning.
@@ -104,16 +125,7 @@ def newest_good(run: RunDirectory, last: int) -> int:
     return 0
 
 
-def copy_checkpoint(manifest: Manifest, run: RunDirectory, to: RunDirectory) -> None:
-    source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (run, to))
-    target.mkdir(exist_ok=True)
-    for name in manifest.files:
-        shutil.copyfile(source / name, target / name)
-    # Last: it makes the checkpoint valid.
-    atomic_write(manifest_path(target, manifest.step), manifest_text(manifest))
-
-
-def train_again(
+def _train_again(
     made: Training,
     run: RunDirectory,
     again: RunDirectory,
@@ -144,18 +156,6 @@ def train_again(
         )
 
 
-def changes_since(run: RunDirectory, step: int) -> list[str]:
-    """Returns lines on the code, versions and machine that have changed since a step's training.
-
-    The user's modules have been imported.
-    """
-    former = RunRecords.of(run.path).at(step)
-    if not former:
-        return []
-    causes = causes_in_programs(former, describe_program())
-    return [escape(f"{cause.name}: {cause.b}, and {cause.a} in the run") for cause in causes]
-
-
 # The largest relative difference of equal numbers on different meshes.
 _TOLERANCE = 1e-4
 
@@ -171,19 +171,16 @@ class RecomputedStep:
 
     def lines(self) -> list[str]:
         lines = []
-        if self.variables:
-            path, largest = next(iter(self.variables.items()))
+        for path, largest in list(self.variables.items())[:1]:
             more = len(self.variables) - 1
             others = f"; {more:,} more differ" if more else ""
             lines.append(f"before step {self.step:,}, {path} {largest}{others}")
         if self.at_fault is not None:
             lines += self.at_fault.lines()
-        if not lines:
-            lines.append(
-                f"step {self.step:,} is the same in both, computed again here: what differs is not "
-                "in the configurations and the checkpoints"
-            )
-        return lines
+        return lines or [
+            f"step {self.step:,} is the same in both, computed again here: what differs is not "
+            "in the configurations and the checkpoints"
+        ]
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -193,44 +190,43 @@ class RecomputedStep:
         }
 
 
-def recompute(
-    trainings: Sequence[Training], runs: Sequence[RunDirectory], step: int
-) -> RecomputedStep:
-    """Computes a step of two runs again, from the nearest checkpoints before it.
+def recompute(settings: Settings, runs: Sequence[RunDirectory], step: int) -> RecomputedStep:
+    """Computes a step of two runs again, from the nearest checkpoints before it."""
 
-    `trainings`: of the runs' configurations, which have not run.
-    """
-    a, b = trainings
-    for made, run in zip(trainings, runs, strict=True):
+    def devices(run: RunDirectory) -> int:
+        mesh = record_at(trainings_of(run.path), step).get("mesh", "")
+        return mtf.convert_to_shape(mesh).size
+
+    # The larger mesh first: devices are simulated once.
+    order = sorted(runs, key=devices, reverse=True)
+    trainings = {run: prepare(settings, run=run).training for run in order}
+    for run, made in trainings.items():
         _restore(made, run, step - 1)
-    meshes = [(x.experiment.mesh.shape, x.experiment.mesh.layout) for x in trainings]
+    a, b = (trainings[run] for run in runs)
+    meshes = [(x.experiment.mesh.shape, x.experiment.mesh.layout) for x in (a, b)]
     tolerance = 0.0 if meshes[0] == meshes[1] else _TOLERANCE
-    named = a.state.named_variables(), b.state.named_variables()
-    values = mtf.to_numpy(named[0]), mtf.to_numpy(named[1])
+    variables = a.state.named_variables(), b.state.named_variables()
     differing, same = {}, {}
-    for path in named[0].keys() & named[1].keys():
-        one, other = (
-            Named(x[path], tuple(v[path].shape.dimension_names))
-            for x, v in zip(values, named, strict=True)
-        )
+    for path in sorted(variables[0].keys() & variables[1].keys()):
+        one, other = (named(x[path]) for x in variables)
         largest = deviation(other, one)
         if not largest.relative <= tolerance:
             differing[path] = largest
         if one.value.shape == other.value.shape:
-            same[path] = named[1][path]
-    set_values(same, values[0])
+            same[path] = one.value
+    set_values({path: variables[1][path] for path in same}, same)
     here, expected = (Probe(x, batch_of_step(x, step), step) for x in (b, a))
     fault = find_layer_at_fault(here, expected, tolerance)
     if fault is None:
         fault = find_gradient_or_update_at_fault(here, expected, tolerance)
-    return RecomputedStep(step, {path: differing[path] for path in sorted(differing)}, fault)
+    return RecomputedStep(step, differing, fault)
 
 
 def _restore(made: Training, run: RunDirectory, step: int) -> None:
-    start = newest_good(run, step)
+    start = _newest_good(run, step)
     if start < step:
         with tempfile.TemporaryDirectory() as name:
-            train_again(made, run, RunDirectory(name), start, step)
+            _train_again(made, run, RunDirectory(name), start, step)
         return
     experiment, state = made.experiment, made.state
     load_base_of_adapters(experiment, run)

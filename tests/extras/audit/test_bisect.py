@@ -32,9 +32,9 @@ def _rate(name: str = "LEARNING_RATE") -> dict[str, Any]:
 
 def test_equal_runs_have_no_difference(tmp_path: pathlib.Path) -> None:
     result = bisect(write_run(tmp_path / "a"), write_run(tmp_path / "b", steps=6))
-    assert result.is_equal and result.comparison.steps == 6
+    assert result.difference is None and result.steps == 6
     assert result.lines()[-1] == "6 steps are equal to the bit"
-    assert result.as_json()["last_steps"] == [8, 6]
+    assert result.as_json()["last_steps"] == (8, 6)
 
 
 THREADS, NORMALIZATION = "number of threads", "mtfrun.layers.norms.normalization"
@@ -78,7 +78,7 @@ def test_the_first_step_and_the_cause_are_named(
 ) -> None:
     other = write_run(tmp_path / "b", record, change=from_step(3, **fields))
     result = bisect(write_run(tmp_path / "a"), other)
-    difference = result.comparison.difference
+    difference = result.difference
     assert difference is not None and difference[:2] == (3, what)
     assert result.likely[0] == kind
     assert [cause.name for cause in result.causes[:1]] == ([] if name is None else [name])
@@ -164,7 +164,10 @@ def test_what_has_no_effect_on_the_training_is_said(tmp_path: pathlib.Path) -> N
     record = with_setting(base, "LOG_EVERY = 10", "LOG_EVERY = 1")
     record = changed(changed(record, "evaluation", evaluation), "data", OTHER_DATA["data"])
     equal = bisect(a, write_run(tmp_path / "b", record))
-    assert equal.is_equal and [line[:16] for line in equal.lines()[3:]] == ["without effect: "] * 3
+    assert (
+        equal.difference is None
+        and [line[:16] for line in equal.lines()[3:]] == ["without effect: "] * 3
+    )
     assert {cause.kind for cause in equal.causes} == {"evaluation data", "data", "settings"}
     # Other rows that no step has read are not why the loss differs.
     parted = bisect(a, write_run(tmp_path / "c", record, change=from_step(3, loss=LOSS)))
@@ -174,7 +177,7 @@ def test_what_has_no_effect_on_the_training_is_said(tmp_path: pathlib.Path) -> N
 def test_a_variable_with_another_initial_value_is_named(tmp_path: pathlib.Path) -> None:
     variables = {**VARIABLES, "model/b": 5}
     result = bisect(write_run(tmp_path / "a"), write_run(tmp_path / "b", variables=variables))
-    difference = result.comparison.difference
+    difference = result.difference
     assert difference is not None and difference.variables == ("model/b",)
     assert result.likely[0] == "initial values"
     line = result.lines()[3]
@@ -201,7 +204,7 @@ def test_a_variable_that_a_checkpoint_changes_is_named(tmp_path: pathlib.Path) -
     changes = {4: {**VARIABLES, "model/a": 9}}
     b = write_run(tmp_path / "b", *records, digests=changes, change=from_step(5, loss=LOSS))
     result = bisect(a, b)
-    difference = result.comparison.difference
+    difference = result.difference
     assert difference is not None and difference[:2] == (4, "variables")
     assert difference.variables == ("model/a",) and result.likely[0] == "restored values"
 
@@ -219,7 +222,7 @@ def test_another_mesh_is_equal_within_a_tolerance(tmp_path: pathlib.Path) -> Non
     close = bits_of([(5.0 - 0.3) * (1 + 1e-4)])[0]
     change = lambda r: r._replace(loss=close) if r.step == 3 else r  # noqa: E731
     result = bisect(a, write_run(tmp_path / "b", on_mesh, change=change))
-    assert result.is_equal and not result.comparison.is_exact
+    assert result.difference is None and not result.is_exact
     assert result.lines()[-1].endswith("within 0.0001 of their size, on other meshes")
     far = bisect(a, write_run(tmp_path / "c", on_mesh, change=from_step(3, loss=LOSS)))
     assert far.likely == ("mesh", "mesh: mesh, data:1 and data:2")

@@ -8,13 +8,7 @@ import pathlib
 import pytest
 
 from mtfrun.checkpoints.recorded_digests import VARIABLES, format_digests
-from mtfrun.extras.audit.ledger import (
-    LEDGER,
-    LedgerRecord,
-    LedgerWriter,
-    read_ledger,
-    read_variable_digests,
-)
+from mtfrun.extras.audit.ledger import LEDGER, LedgerRecord, LedgerWriter, RunLedger, read_ledger
 from mtfrun.files import RunDirError
 from tests.cli.command import error_line, mtfrun_here
 
@@ -60,17 +54,18 @@ def test_digests_of_variables_add_up_to_the_ledger_s(tmp_path: pathlib.Path) -> 
         writer.append([record])
         writer.add_digests(digests[record.step])
     assert list(read_ledger(tmp_path)) == records
-    assert read_variable_digests(tmp_path, records) == digests
+    ledger = RunLedger.of(tmp_path)
+    assert {step: ledger.digests(step) for step in digests} == digests
     resumed = LedgerWriter(tmp_path)
     resumed.begin(3)
     resumed.add_digests({"a": 4})
     assert list(read_ledger(tmp_path)) == [*records[:2], records[2]._replace(variables=4)]
-    changed = read_variable_digests(tmp_path, read_ledger(tmp_path))
-    assert changed == {1: digests[1], 2: digests[2], 3: {"a": 4}}
+    ledger = RunLedger.of(tmp_path)
+    assert [ledger.digests(step) for step in (2, 3)] == [digests[2], {"a": 4}]
     path = tmp_path / VARIABLES
     path.write_bytes(format_digests(1, {"a": 4, "b": 1}))
-    with pytest.raises(RunDirError, match="the digests of step 1 are not the ledger's"):
-        read_variable_digests(tmp_path, records)
+    with pytest.raises(RunDirError, match="has other digests of step 1 than the ledger"):
+        ledger.digests(1)
 
 
 def test_a_changed_bit_or_a_missing_record_is_an_error(tmp_path: pathlib.Path) -> None:

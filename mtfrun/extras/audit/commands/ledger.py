@@ -4,16 +4,13 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtfrun.cli.command import Command, add_json, require_model_dir
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
-
-if TYPE_CHECKING:
-    from mtfrun.extras.audit.ledger import LedgerRecord
 
 _DESCRIPTION = """\
 Shows what every step of a training has read and computed, bit by bit.
@@ -49,56 +46,38 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.extras.audit.ledger import read_ledger
+    from mtfrun.extras.audit.ledger import read_ledger, value_of
     from mtfrun.rundir import RunDirectory
 
     run = RunDirectory(flags.model_dir)
     run.require()
     records = list(read_ledger(run.path))
-    trained = [record for record in records if record.step]
+    steps = [record.step for record in records if record.step]
     chosen = records[-_SHOWN:]
     if flags.steps is not None:
         first, last = flags.steps
         chosen = [record for record in records if first <= record.step <= last]
     if not chosen:
-        have = f"{trained[0].step:,} to {trained[-1].step:,}" if trained else "none"
+        have = f"{steps[0]:,} to {steps[-1]:,}" if steps else "none"
         raise InputError(f"the ledger of {run.path} has no such steps; it has {have}")
     if flags.json:
         print_lines(*(json.dumps(record._asdict()) for record in chosen))
         return 0
+    rows = []
+    for record in chosen:
+        losses = [number_text(x) for x in (record.mean_loss, value_of(record.gradient_norm))]
+        cells = [*losses, f"{record.batch:016x}", f"{record.key:08x}"] if record.step else [""] * 4
+        variables = f"{record.variables:016x}" if record.variables else ""
+        rows.append([f"{record.step:,}", *cells, variables])
     columns = ["step", "loss", "gradient norm", "batch", "key", "variables"]
-    print_lines(*table_lines(columns, list(map(_cells, chosen)), terminal_columns()))
-    if trained:
-        missing = trained[-1].step - trained[0].step + 1 - len(trained)
+    print_lines(*table_lines(columns, rows, terminal_columns()))
+    if steps:
+        missing = steps[-1] - steps[0] + 1 - len(steps)
         note = f", {missing:,} are missing" if missing else ""
-        print(f"{len(trained):,} steps, {trained[0].step:,} to {trained[-1].step:,}{note}")
+        print(f"{len(steps):,} steps, {steps[0]:,} to {steps[-1]:,}{note}")
     return 0
 
 
-def _cells(record: LedgerRecord) -> list[str]:
-    from mtfrun.extras.audit.ledger import value_of
-
-    variables = f"{record.variables:016x}" if record.variables else ""
-    if not record.step:
-        return ["0", "", "", "", "", variables]
-    return [
-        f"{record.step:,}",
-        number_text(record.mean_loss),
-        number_text(value_of(record.gradient_norm)),
-        f"{record.batch:016x}",
-        f"{record.key:08x}",
-        variables,
-    ]
-
-
 COMMANDS = [
-    Command(
-        "audit ledger",
-        _DESCRIPTION,
-        run,
-        _add_flags,
-        require_model_dir,
-        subject="run",
-        imports_tensorflow=False,
-    )
+    Command("audit ledger", _DESCRIPTION, run, _add_flags, require_model_dir, subject="run")
 ]

@@ -75,6 +75,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
     from mtfrun.extras.audit.exposures import batches_at
+    from mtfrun.extras.audit.ledger import LEDGER, read_ledger
     from mtfrun.extras.data_viewer.row_view import rows_of_tasks
     from mtfrun.files.digests import digest_of_rows
 
@@ -85,64 +86,55 @@ def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
         raise InputError(f"--rows={first}:{last}: a batch of this run has the rows 1 to {size:,}")
     tasks = batches.components_at(size)
     batch = next(batches)
-    compared, is_equal = _compare(run, flags.step, digest_of_rows(batch, range(size)))
+    digest = digest_of_rows(batch, range(size))
+    has_ledger = pathlib.Path(run.path, LEDGER).exists()
+    records = {x.step: x.batch for x in read_ledger(run.path)} if has_ledger else {}
+    recorded = records.get(flags.step)
+    if recorded is None:
+        newest = max(records, default=0)
+        what = "the run has not come so far" if flags.step > newest else "the ledger lacks the step"
+        compared = f"; {what}: step {newest:,} is the last"
+        if not has_ledger:
+            compared = "; the run has no ledger to compare it"
+    elif recorded == digest:
+        compared = ", as in the run's ledger"
+    else:
+        compared = f", and in the run's ledger {recorded:016x}: it is not what the run has read"
     shown = {name: values[first - 1 : last] for name, values in batch.items()}
     rows = list(rows_of_tasks(configured.data, shown, tasks[first - 1 :]))
     title = f"{type(configured.data).__name__}, step {flags.step:,}"
-    print_rows(flags, rows, title, [title, compared], first=first, count=size)
-    return 0 if is_equal else ExitCode.NOT_EQUAL
-
-
-def _compare(run: RunDirectory, step: int, digest: int) -> tuple[str, bool]:
-    """Returns a line about the digest of a batch, and False if the ledger has another one."""
-    from mtfrun.extras.audit.ledger import LEDGER, read_ledger
-
-    line = f"the batch has the digest {digest:016x}"
-    if not pathlib.Path(run.path, LEDGER).exists():
-        return f"{line}; the run has no ledger to compare it", True
-    records = {record.step: record.batch for record in read_ledger(run.path)}
-    recorded = records.get(step)
-    if recorded is None:
-        last = max(records, default=0)
-        what = "the run has not come so far" if step > last else "the ledger lacks the step"
-        return f"{line}; {what}: step {last:,} is the last", True
-    if recorded == digest:
-        return f"{line}, as in the run's ledger", True
-    ledger = f"in the run's ledger {recorded:016x}"
-    return f"{line}, and {ledger}: it is not what the run has read", False
+    summary = [title, f"the batch has the digest {digest:016x}{compared}"]
+    print_rows(flags, rows, title, summary, first=first, count=size)
+    return 0 if recorded in (None, digest) else ExitCode.NOT_EQUAL
 
 
 def _show_documents(flags: argparse.Namespace, run: RunDirectory) -> int:
+    from mtfrun.errors.untrusted import read_regular_text
     from mtfrun.extras.audit.exposures import find_exposed
 
+    text = flags.words[0] if flags.words else None
+    if flags.file is not None:
+        try:
+            text = read_regular_text(pathlib.Path(flags.file)).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--file={flags.file}: cannot read it: {error}") from error
     hashes = flags.hashes.split(",") if flags.hashes else ()
     numbers = () if flags.document is None else (flags.document,)
-    number, configured = 0, configured_data(flags)
+    count, configured = 0, configured_data(flags)
     for document in find_exposed(
-        configured, run, flags.most, text=_text(flags), hashes=hashes, numbers=numbers
+        configured, run, flags.most, text=text, hashes=hashes, numbers=numbers
     ):
-        number += 1
+        count += 1
         if flags.json:
             print_lines(json.dumps(dataclasses.asdict(document), ensure_ascii=False))
         else:
             print_lines(*document.lines())
-    if number == flags.most and not flags.json:
-        print_lines(f"{number:,} documents, there may be more: --most shows more")
-    elif not number:
+    if count == flags.most and not flags.json:
+        print_lines(f"{count:,} documents, there may be more: --most shows more")
+    elif not count:
         print_lines("no document of the training split is it or contains it")
         return ExitCode.NOT_EQUAL
     return 0
-
-
-def _text(flags: argparse.Namespace) -> str | None:
-    from mtfrun.errors.untrusted import read_regular_text
-
-    if flags.file is None:
-        return flags.words[0] if flags.words else None
-    try:
-        return read_regular_text(pathlib.Path(flags.file)).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--file={flags.file}: cannot read it: {error}") from error
 
 
 COMMANDS = [

@@ -26,25 +26,14 @@ CPU, if it has no accelerator; --cpu simulates them in any case. With float32 di
 0.000001; with bfloat16 choose --tolerance=0.05, or use --gin.ACTIVATION_DTYPE="'float32'"."""
 
 
-class _Mesh(argparse.Action):
-    """Adds a mesh to the flags, or a layout to the last mesh, without one None."""
-
-    def __call__(
-        self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
-    ) -> None:
-        if option == "--mesh":
-            flags.meshes = [*flags.meshes, (value, None)]
-        elif not flags.meshes or flags.meshes[-1][1] is not None:
-            raise InputError(f"--layout={value} needs a --mesh before it")
-        else:
-            flags.meshes = [*flags.meshes[:-1], (flags.meshes[-1][0], value)]
-
-
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.set_defaults(meshes=[])
-    add("--mesh", action=_Mesh, help="the axes of a mesh, data:2,model:2; repeatable", metavar="M")
-    add("--layout", action=_Mesh, help="the layout of the --mesh before it", metavar="L")
+    in_order: dict[str, Any] = {"action": "append", "dest": "meshes"}
+    text = "the axes of a mesh, data:2,model:2; repeatable"
+    add("--mesh", type=lambda text: (text, None), help=text, metavar="M", **in_order)
+    text = "the layout of the --mesh before it"
+    add("--layout", type=lambda text: (None, text), help=text, metavar="L", **in_order)
     add("--steps", type=at_least(1), default=3, help="steps of training; 3 by default")
     text = "the largest relative difference of equal numbers; 0.0001 by default"
     add("--tolerance", type=at_least(0, float), default=1e-4, help=text)
@@ -59,8 +48,16 @@ def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError("audit verify uses no run: give --gin.INIT_CHECKPOINT for --model_dir")
-    for mesh in flags.meshes:
-        check_mesh(*mesh)
+    meshes: list[tuple[str, str | None]] = []
+    for mesh, layout in flags.meshes:
+        if mesh is not None:
+            meshes.append((mesh, None))
+        elif meshes and meshes[-1][1] is None:
+            meshes[-1] = (meshes[-1][0], layout)
+        else:
+            raise InputError(f"--layout={layout} needs a --mesh before it")
+        check_mesh(*meshes[-1])
+    flags.meshes = meshes
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:

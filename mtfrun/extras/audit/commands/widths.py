@@ -4,16 +4,12 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, add_json, at_least, require_gin_files, settings_of
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import ExitCode, InputError
-
-if TYPE_CHECKING:
-    from mtfrun.extras.audit.verify.width_check import Drift
 
 _DESCRIPTION = """\
 Checks that sizes of activations, and of their changes, do not depend on the width of a model.
@@ -61,15 +57,29 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         batch = batch_of_step(training, 1)
         sizes.append(output_sizes(state, batch, flags.steps, clip_norm=clip_norm))
     growing = growing_dims(shapes)
-    based = next(iter(state.model.named_variables().values())).widths.by_name
     widths = next(iter(growing.values()))
     result = drifts(dict(zip(widths, sizes, strict=True)))
     if flags.json:
-        for drift in result:
-            print(json.dumps(drift._asdict()), flush=True)
+        print_lines(*(json.dumps(drift._asdict()) for drift in result))
     else:
-        not_based = [name for name in growing if name not in based] if based else []
-        _print(growing, result, flags.tolerance, not_based)
+        print_lines(
+            *(f"{name}: {', '.join(map(str, by_width))}" for name, by_width in growing.items())
+        )
+        based = next(iter(state.model.named_variables().values())).widths.by_name
+        if based and (missing := [name for name in growing if name not in based]):
+            print_lines(f"not in BASE_SIZES: {', '.join(missing)}")
+        headings = ["mean size of the output of", *map(str, widths), "exponent", "of its change"]
+        rows = [
+            [
+                drift.path,
+                *map(number_text, drift.sizes),
+                f"{drift.slope:.2f}",
+                f"{drift.slope_of_change:.2f}",
+                "*" if drift.exceeds(flags.tolerance) else "",
+            ]
+            for drift in result
+        ]
+        print_lines("", *table_lines([*headings, ""], rows, terminal_columns()))
     return ExitCode.NOT_EQUAL if any(drift.exceeds(flags.tolerance) for drift in result) else 0
 
 
@@ -77,51 +87,25 @@ def _bindings_by_width(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[s
     """Returns the bindings of every width: flags with several values have one for each."""
     from mtfrun.extras.sweeps.sweep_file import alternatives
 
-    names = [text.partition("=")[0].strip() for _, text in bindings]
-    values = [alternatives(flag, text.partition("=")[2].strip()) for flag, text in bindings]
-    number = max(map(len, values), default=1)
+    texts: dict[tuple[str, str], list[str]] = {}
+    for flag, binding in bindings:
+        name, _, text = binding.partition("=")
+        texts[flag, name.strip()] = alternatives(flag, text.strip())
+    number = max(map(len, texts.values()), default=1)
     if number == 1:
         raise InputError(
             "there is one width only: give flags several values, as in --gin.D_MODEL=64,128,256"
         )
-    for name, texts in zip(names, values, strict=True):
-        if len(texts) not in (1, number):
+    for (_, name), values in texts.items():
+        if len(values) not in (1, number):
             raise InputError(
-                f"--gin.{name} has {len(texts)} values, and another flag {number}: give one for "
+                f"--gin.{name} has {len(values)} values, and another flag {number}: give one for "
                 "every width, or one for all"
             )
     return [
-        [
-            (flag, f"{name} = {texts[i % len(texts)]}")
-            for (flag, _), name, texts in zip(bindings, names, values, strict=True)
-        ]
+        [(flag, f"{name} = {values[i % len(values)]}") for (flag, name), values in texts.items()]
         for i in range(number)
     ]
-
-
-def _print(
-    growing: dict[str, list[int]],
-    result: Sequence[Drift],
-    tolerance: float,
-    not_based: Sequence[str],
-) -> None:
-    for name, texts in growing.items():
-        print_lines(f"{name}: {', '.join(map(str, texts))}")
-    if not_based:
-        print_lines(f"not in BASE_SIZES: {', '.join(not_based)}")
-    widths = next(iter(growing.values()))
-    headings = ["mean size of the output of", *map(str, widths), "exponent", "of its change", ""]
-    rows = [
-        [
-            drift.path,
-            *map(number_text, drift.sizes),
-            f"{drift.slope:.2f}",
-            f"{drift.slope_of_change:.2f}",
-            "*" if drift.exceeds(tolerance) else "",
-        ]
-        for drift in result
-    ]
-    print_lines("", *table_lines(headings, rows, terminal_columns()))
 
 
 COMMANDS = [Command("audit widths", _DESCRIPTION, run, _add_flags, _check, is_configured=False)]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -91,32 +90,10 @@ class Difference(NamedTuple):
     expected: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The largest difference of every variable, loss and decode at every step.
-
-    Gradients of variables that were made last come first, since they are mostly computed first.
-    Values with at most the relative difference `tolerance` are equal.
-    """
-
-    differences: Sequence[Difference]
-    tolerance: float
-
-    @property
-    def above(self) -> list[Difference]:
-        """The differences above the tolerance, in the order of computation."""
-        above = [d for d in self.differences if not d.relative <= self.tolerance]
-        return sorted(above, key=lambda d: (d.step, KINDS.index(d.kind)))
-
-    def largest(self, kind: str) -> Difference | None:
-        """Returns None if nothing of the kind was compared."""
-        same_kind = [d for d in self.differences if d.kind == kind]
-        return max(same_kind, key=lambda difference: difference.relative, default=None)
-
-
-def compare(here: Observation, expected: Observation, tolerance: float) -> Comparison:
+def compare(here: Observation, expected: Observation) -> list[Difference]:
     """Returns the differences between an observation on a mesh (`here`) and on one device.
 
+    They are in the order of the computation; gradients of variables that were made last come first.
     Losses are relative to the largest loss on one device, initial values to the largest entry of
     the variable, gradients to the largest entry of the variable's gradient, and every entry of an
     update to itself (averages to their largest change), with the exceptions at the top of this
@@ -131,21 +108,28 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
         fields = record.fields, expected_record.fields
         decode_differences = _json_differences(*fields, f"{i + 1}", len(expected.losses))
         differences.append(max(decode_differences, key=lambda difference: difference.relative))
-    return Comparison(differences, tolerance)
+    return sorted(differences, key=lambda d: (d.step, KINDS.index(d.kind)))
+
+
+def select_above(differences: Sequence[Difference], tolerance: float) -> list[Difference]:
+    return [d for d in differences if not d.relative <= tolerance]
 
 
 def _array_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
     for path, value in expected.values[0].items():
-        yield _difference(INITIAL_VALUES, 0, path, here.values[0][path], value, largest_size(value))
+        found = largest_deviation(Named(here.values[0][path]), Named(value), largest_size(value))
+        yield Difference(INITIAL_VALUES, 0, path, *found)
     for name in expected.losses[0]:
         scale = max(abs(losses[name]) for losses in expected.losses)
         for step, pair in enumerate(zip(here.losses, expected.losses, strict=True), 1):
-            yield _difference(LOSS, step, name, *(np.array(x[name]) for x in pair), scale)
+            loss, expected_loss = (Named(np.array(losses[name])) for losses in pair)
+            yield Difference(LOSS, step, name, *largest_deviation(loss, expected_loss, scale))
     for i, gradients in enumerate(expected.gradients):
         least = _LEAST_SHARE_OF_ALL * max(map(largest_size, gradients.values()), default=0.0)
         for path, gradient in reversed(list(gradients.items())):
             scale = max(largest_size(gradient), least)
-            yield _difference(GRADIENTS, i + 1, path, here.gradients[i][path], gradient, scale)
+            found = largest_deviation(Named(here.gradients[i][path]), Named(gradient), scale)
+            yield Difference(GRADIENTS, i + 1, path, *found)
 
 
 def _update_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -161,7 +145,8 @@ def _update_differences(here: Observation, expected: Observation) -> Iterator[Di
             error = entry_errors(change_here, change) - _ROUNDED_UNITS * spacing
             scale = np.maximum(np.abs(change), least_share * largest_size(change))
             relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
-            yield _difference(UPDATES, i + 1, path, change_here, change, 1.0, relative)
+            found = largest_deviation(Named(change_here), Named(change), 1.0, relative)
+            yield Difference(UPDATES, i + 1, path, *found)
 
 
 def _evaluation_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -174,7 +159,8 @@ def _evaluation_differences(here: Observation, expected: Observation) -> Iterato
                 # A count, such as of correct predictions: rounding may decide one of them.
                 error = error - 1.0 / (sums.weights[name] or 1)
             scale = max(largest_size(mean), _LEAST_METRIC)
-            yield _difference(EVALUATION, step, name, mean_here, mean, scale, error)
+            found = largest_deviation(Named(mean_here), Named(mean), scale, error)
+            yield Difference(EVALUATION, step, name, *found)
         if logits is not None and logits_here is not None:
             found = deviation(Named(logits_here), Named(logits))
             yield Difference(EVALUATION, step, "logits", *found)
@@ -193,7 +179,8 @@ def _json_differences(here: Any, expected: Any, name: str, step: int) -> Iterato
             yield from _json_differences(here[i], value, f"{name}, {i}", step)
     elif isinstance(expected, float) and isinstance(here, float):
         scale = max(abs(expected), _LEAST_NUMBER_OF_DECODES)
-        yield _difference(DECODES, step, name, np.array(here), np.array(expected), scale)
+        found = largest_deviation(Named(np.array(here)), Named(np.array(expected)), scale)
+        yield Difference(DECODES, step, name, *found)
     else:
         relative = 0.0 if here == expected else math.inf
         yield Difference(DECODES, step, name, relative, "", repr(here), repr(expected))
@@ -239,19 +226,6 @@ def largest_size(array: np.ndarray) -> float:
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
-def _difference(
-    kind: str,
-    step: int,
-    name: str,
-    here: np.ndarray,
-    expected: np.ndarray,
-    scale: float,
-    error: np.ndarray | None = None,
-) -> Difference:
-    found = largest_deviation(Named(here), Named(expected), scale, error)
-    return Difference(kind, step, name, *found)
-
-
 def reference_lines(expected: Observation) -> list[str]:
     losses = " ".join(f"{next(iter(step.values())):.6g}" for step in expected.losses)
     decodes = f"{len(expected.decodes)}" if expected.decodes else f"none: {expected.no_decodes}"
@@ -262,63 +236,60 @@ def reference_lines(expected: Observation) -> list[str]:
     ]
 
 
-def as_lines(here: Observation, comparison: Comparison, fault: Fault | None) -> list[str]:
+def as_lines(
+    here: Observation, differences: Sequence[Difference], tolerance: float, fault: Fault | None
+) -> list[str]:
     """Returns lines with the largest difference of every kind, and those above the tolerance."""
     lines = [here.devices, f"  layout          {here.layout or 'nothing is split'}"]
-    for kind in KINDS:
-        largest = comparison.largest(kind)
+    above = select_above(differences, tolerance)
+    for kind, largest in _largest(differences).items():
         if largest is None:
-            lines.append(f"  {kind:<16}not compared")
+            text = "not compared"
         elif kind == DECODES:
-            same_kind = [d for d in comparison.differences if d.kind == kind]
-            differ = sum(d.relative > comparison.tolerance for d in same_kind)
-            lines.append(f"  {kind:<16}{differ} of {len(same_kind)} differ")
+            differ, number = ([d.kind for d in x].count(kind) for x in (above, differences))
+            text = f"{differ} of {number} differ"
         else:
-            lines.append(f"  {kind:<16}{_largest_line(largest)}")
-    above = comparison.above
+            at = f"  at step {largest.step}" if largest.step else ""
+            text = f"{largest.relative:.2g}{at}  {largest.name}" if largest.relative else "0"
+        lines.append(f"  {kind:<16}{text}")
     if not above:
-        return [*lines, f"  equal within {comparison.tolerance:g}"]
-    if fault is not None:
-        labels = ["at fault", ""]
-        pairs = zip(labels, fault.lines(), strict=False)
-        lines += [f"  {label:<16}{text.strip()}" for label, text in pairs]
-    lines.append(f"  NOT equal within {comparison.tolerance:g}, in the order of the computation:")
+        return [*lines, f"  equal within {tolerance:g}"]
+    for label, text in zip(("at fault", ""), fault.lines() if fault else (), strict=False):
+        lines.append(f"  {label:<16}{text.strip()}")
+    lines.append(f"  NOT equal within {tolerance:g}, in the order of the computation:")
     lines += [f"    {_above_line(difference)}" for difference in above[:_MOST_LISTED]]
     if len(above) > _MOST_LISTED:
         lines.append(f"    and {len(above) - _MOST_LISTED} more")
     return lines
 
 
-def as_json(here: Observation, comparison: Comparison, fault: Fault | None) -> dict[str, object]:
-    largest = {kind: comparison.largest(kind) for kind in KINDS}
+def as_json(
+    here: Observation, differences: Sequence[Difference], tolerance: float, fault: Fault | None
+) -> dict[str, object]:
+    above = select_above(differences, tolerance)
     return {
         "devices": here.devices,
         "layout": here.layout,
-        "tolerance": comparison.tolerance,
-        "equal": not comparison.above,
+        "tolerance": tolerance,
+        "equal": not above,
         "at_fault": fault and fault.as_json(),
-        "largest": {kind: d and _fields(d) for kind, d in largest.items()},
-        "above": [_fields(difference) for difference in comparison.above],
+        "largest": {kind: d and _fields(d) for kind, d in _largest(differences).items()},
+        "above": [_fields(difference) for difference in above],
     }
 
 
-def _largest_line(difference: Difference) -> str:
-    if not difference.relative:
-        return "0"
-    at = f"  at step {difference.step}" if difference.step else ""
-    return f"{difference.relative:.2g}{at}  {difference.name}"
+def _largest(differences: Sequence[Difference]) -> dict[str, Difference | None]:
+    """Returns the largest difference by kind; None if nothing of the kind was compared."""
+    by_kind = {kind: [d for d in differences if d.kind == kind] for kind in KINDS}
+    return {kind: max(x, key=lambda d: d.relative, default=None) for kind, x in by_kind.items()}
 
 
 def _above_line(difference: Difference) -> str:
     when = f"step {difference.step}" if difference.step else "before"
     size = "" if difference.relative == math.inf else f"{difference.relative:.2g}  "
-    here, expected = (
-        shorten(text, LONGEST_VALUE) for text in (difference.here, difference.expected)
-    )
-    return (
-        f"{when}  {difference.kind}  {size}{difference.name} {difference.place}".rstrip()
-        + f": {here}, on one device {expected}"
-    )
+    here, expected = (shorten(x, LONGEST_VALUE) for x in (difference.here, difference.expected))
+    what = f"{when}  {difference.kind}  {size}{difference.name} {difference.place}".rstrip()
+    return f"{what}: {here}, on one device {expected}"
 
 
 def _fields(difference: Difference | Deviation) -> dict[str, object]:

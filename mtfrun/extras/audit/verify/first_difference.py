@@ -174,8 +174,8 @@ def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault
     """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
     layer = first_difference(here.layers(), expected.layers(), tolerance)
     what, path, _ = layer or (None, "", None)  # without a layer the model itself
-    calls = [probe.operations(path) for probe in (here, expected)]
-    operation = first_difference(*calls, tolerance, what)
+    calls, expected_calls = (probe.operations(path) for probe in (here, expected))
+    operation = first_difference(calls, expected_calls, tolerance, what)
     found = layer or operation
     if found is None:
         return None
@@ -205,8 +205,8 @@ def _find_update_at_fault(
     names = [type(probe.training.state.optimizer).__name__ for probe in (here, expected)]
     if names[0] != names[1]:
         return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
-    calls = [probe.update(gradients) for probe in (here, expected)]
-    found = first_difference(*calls, tolerance)
+    calls, expected_calls = (probe.update(gradients) for probe in (here, expected))
+    found = first_difference(calls, expected_calls, tolerance)
     return None if found is None else Fault(UPDATE, "", names[1], found[2], found[1])
 
 

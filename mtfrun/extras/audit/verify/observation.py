@@ -44,20 +44,19 @@ class FirstRows:
 
     def texts(self) -> Sequence[bytes]:
         batch = self._batch()
-        name = next((name for name in (INPUTS, TARGETS) if name in batch), None)
-        vocabulary = None if name is None else self._data.vocabularies.get(name)
-        if name is None or vocabulary is None:
+        name = INPUTS if INPUTS in batch else TARGETS
+        vocabulary = self._data.vocabularies.get(name)
+        if name not in batch or vocabulary is None:
             raise InputError(f"the rows of {type(self._data).__name__} have no texts")
-        texts: dict[bytes, None] = {}
+        texts = []
         for row in batch[name]:
             ids = before_end(np.trim_zeros(row, "b"), vocabulary.end_id)
             if name == TARGETS:
                 ids = ids[: min(_MOST_IDS, len(ids) // 2)]
-            texts[vocabulary.decode(ids).encode()] = None
-        texts.pop(b"", None)
-        if not texts:
+            texts.append(vocabulary.decode(ids).encode())
+        if not any(texts):
             raise InputError("the first rows of training have no text to decode")
-        return list(texts)[: self._count]
+        return list(dict.fromkeys(filter(None, texts)))[: self._count]
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
         pixels = self._batch().get(IMAGES)
@@ -143,9 +142,10 @@ def observe(
 
     with contextlib.closing(experiment.train_infeed(training.batch_size)) as infeed:
         for step in range(steps):
-            batch = infeed.next(1)
-            if batch is None:
+            features = infeed.next(1)
+            if features is None:
                 raise InputError("the training data has come to an end: choose fewer --steps")
+            batch = features
             begin(step)
             if step == 0:
                 evaluations[0] = _evaluate(state.model, batch)

@@ -15,7 +15,13 @@ from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.opening import build_training
-from mtfrun.extras.audit.verify.comparison import as_json, as_lines, compare, reference_lines
+from mtfrun.extras.audit.verify.comparison import (
+    as_json,
+    as_lines,
+    compare,
+    reference_lines,
+    select_above,
+)
 from mtfrun.extras.audit.verify.first_difference import find_fault
 from mtfrun.extras.audit.verify.observation import FirstRows, Observation, observe
 
@@ -46,16 +52,17 @@ def verify(flags: argparse.Namespace) -> bool:
     are_equal = True
     for mesh in meshes:
         here = mesh.observe(expected)
-        comparison = compare(here, expected, flags.tolerance)
-        are_equal &= not comparison.above
-        fault = None
-        if comparison.above:
+        differences, fault = compare(here, expected), None
+        above = select_above(differences, flags.tolerance)
+        if above:
+            are_equal = False
             trainings = mesh.build(), alone.build()
-            fault = find_fault(*trainings, expected, comparison.above[0], flags.tolerance)
+            fault = find_fault(*trainings, expected, above[0], flags.tolerance)
+        result = here, differences, flags.tolerance, fault
         if flags.json:
-            print(json.dumps(as_json(here, comparison, fault), allow_nan=False), flush=True)
+            print(json.dumps(as_json(*result), allow_nan=False), flush=True)
         else:
-            print_lines("", *as_lines(here, comparison, fault))
+            print_lines("", *as_lines(*result))
     return are_equal
 
 

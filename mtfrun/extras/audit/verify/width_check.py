@@ -84,8 +84,7 @@ def drifts(sizes: Mapping[float, Mapping[str, Size]]) -> list[Drift]:
     result = []
     for path in by_width[0]:
         if all(path in outputs for outputs in by_width):
-            module_sizes = [outputs[path] for outputs in by_width]
-            means, changes = [x.size for x in module_sizes], [x.change for x in module_sizes]
+            means, changes = zip(*(outputs[path] for outputs in by_width), strict=True)
             # What no step changes, such as the vectors of fixed positions, does not drift.
             change_slope = slope(changes) if any(changes) else 0.0
             result.append(Drift(path, means, slope(means), change_slope))

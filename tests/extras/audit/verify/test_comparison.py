@@ -17,8 +17,9 @@ from mtfrun.extras.audit.verify.comparison import (
     INITIAL_VALUES,
     LOSS,
     UPDATES,
-    Comparison,
+    Difference,
     compare,
+    select_above,
 )
 from mtfrun.extras.audit.verify.first_difference import GRADIENT, OUTPUT, first_difference
 from mtfrun.extras.audit.verify.layer_records import Calls, Named, RecordedCall
@@ -57,44 +58,47 @@ def observation(
     )
 
 
-def of_gradient(here: Sequence[float], expected: Sequence[float], **others: float) -> Comparison:
+def above(here: Observation, expected: Observation) -> list[Difference]:
+    return select_above(compare(here, expected), TOLERANCE)
+
+
+def of_gradient(
+    here: Sequence[float], expected: Sequence[float], **others: float
+) -> list[Difference]:
     """Compares gradients of a variable "a" beside others of one entry; no variable changes."""
     updates = {"a": [0.0] * len(expected)} | {path: [0.0] for path in others}
     beside = {path: [gradient] for path, gradient in others.items()}
-    return compare(
+    return above(
         observation([{"a": here, **beside}], [updates]),
         observation([{"a": expected, **beside}], [updates]),
-        TOLERANCE,
     )
 
 
-def of_update(here: Sequence[float], expected: Sequence[float], begin: float = 1.0) -> Comparison:
+def of_update(
+    here: Sequence[float], expected: Sequence[float], begin: float = 1.0
+) -> list[Difference]:
     """Compares updates of a variable "a"."""
-    return compare(
+    return above(
         observation([{}], [{"a": here}], begin=begin),
         observation([{}], [{"a": expected}], begin=begin),
-        TOLERANCE,
     )
 
 
-def kinds(comparison: Comparison) -> list[str]:
-    """Returns the kinds of the differences above the tolerance, in order."""
-    return [difference.kind for difference in comparison.above]
+def kinds(differences: Sequence[Difference]) -> list[str]:
+    return [difference.kind for difference in differences]
 
 
 def test_the_largest_difference_is_relative_to_the_largest_entry_and_has_its_place() -> None:
-    comparison = of_gradient([1.0, -2.5, 0.1], [1.0, -2.0, 0.0])
-    (difference,) = comparison.above
+    (difference,) = of_gradient([1.0, -2.5, 0.1], [1.0, -2.0, 0.0])
     assert difference == (GRADIENTS, 1, "a", 0.25, "[1]", "-2.5", "-2")
-    assert comparison.largest(GRADIENTS) == difference
 
 
 def test_the_gradient_of_a_key_bias_is_rounding() -> None:
     # A softmax does not depend on it: measured of OPT on 2x2 and one device, beside the largest
     # entry of all gradients.
-    assert not of_gradient([1.95e-9], [-7.0e-10], embedding=0.131).above
+    assert not of_gradient([1.95e-9], [-7.0e-10], embedding=0.131)
     # In bfloat16, of OPT: within the tolerance for bfloat16.
-    (difference,) = of_gradient([4.2e-6], [-3.7e-6], embedding=0.085).above
+    (difference,) = of_gradient([4.2e-6], [-3.7e-6], embedding=0.085)
     assert difference.relative < 0.05
     # One that is not rounding is at fault.
     assert kinds(of_gradient([1e-6], [0.0], embedding=0.131)) == [GRADIENTS]
@@ -102,7 +106,7 @@ def test_the_gradient_of_a_key_bias_is_rounding() -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_differs_from_every_finite_one(wrong: float) -> None:
-    (difference,) = of_gradient([1.0, wrong], [1.0, 2.0]).above
+    (difference,) = of_gradient([1.0, wrong], [1.0, 2.0])
     assert difference.relative == math.inf and difference.place == "[1]"
 
 
@@ -110,17 +114,17 @@ def test_another_shape_is_a_difference() -> None:
     gradients = {"a": [1.0, 2.0, 3.0]}, {"a": [1.0, 2.0]}
     updates = {"a": [0.0, 0.0]}
     here, expected = (observation([gradient], [updates]) for gradient in gradients)
-    (difference,) = compare(here, expected, TOLERANCE).above
+    (difference,) = above(here, expected)
     assert (difference.here, difference.expected) == ("shape [3]", "shape [2]")
 
 
 def test_an_update_is_compared_entry_by_entry() -> None:
-    assert not of_update([0.1, 0.00100005], [0.1, 0.001], 0.0).above
+    assert not of_update([0.1, 0.00100005], [0.1, 0.001], 0.0)
     assert kinds(of_update([0.1, 0.0010005], [0.1, 0.001], 0.0)) == [UPDATES]
     # One of 1 % of the largest may be the rounding of large numbers.
-    assert not of_update([0.1, 1e-8], [0.1, -1e-8], 0.0).above
+    assert not of_update([0.1, 1e-8], [0.1, -1e-8], 0.0)
     unit = float(np.spacing(np.float32(1.0)))
-    assert not of_update([3 * unit], [2 * unit]).above
+    assert not of_update([3 * unit], [2 * unit])
     assert kinds(of_update([6 * unit], [2 * unit])) == [UPDATES]
 
 
@@ -137,23 +141,20 @@ def test_metrics_of_evaluations_are_compared_and_counts_may_differ_by_a_tie(
     here: Sums, expected: float, differs: bool
 ) -> None:
     sums = Sums({"loss": np.array(expected)}, here.weights)
-    comparison = compare(
+    found = above(
         observation([{}], [{}], evaluations={0: Evaluated(here, None)}),
         observation([{}], [{}], evaluations={0: Evaluated(sums, None)}),
-        TOLERANCE,
     )
-    assert kinds(comparison) == [EVALUATION] * differs
+    assert kinds(found) == [EVALUATION] * differs
 
 
 def test_logits_are_relative_to_the_largest_that_is_not_a_mask() -> None:
     none = Sums({}, {})
     here, expected = (Evaluated(none, np.array([2.0, x, -1e9])) for x in (1.0003, 1.0))
-    comparison = compare(
+    (difference,) = above(
         observation([{}], [{}], evaluations={0: here}),
         observation([{}], [{}], evaluations={0: expected}),
-        TOLERANCE,
     )
-    (difference,) = comparison.above
     assert (difference.name, difference.place) == ("logits", "[1]")
     assert difference.relative == pytest.approx(1.5e-4)
 
@@ -161,13 +162,13 @@ def test_logits_are_relative_to_the_largest_that_is_not_a_mask() -> None:
 def test_initial_values_and_losses_are_compared() -> None:
     gradients, updates = [{"a": [1.0]}] * 2, [{"a": [0.5]}] * 2
     expected = observation(gradients, updates)
-    comparison = compare(observation(gradients, updates, initial=1.5), expected, TOLERANCE)
-    assert kinds(comparison) == [INITIAL_VALUES]
+    other = observation(gradients, updates, initial=1.5)
+    assert kinds(above(other, expected)) == [INITIAL_VALUES]
     # Relative to the largest loss of all steps.
     almost = observation(gradients, updates, losses=(5.0, 4.0004))
-    assert not compare(almost, expected, TOLERANCE).above
+    assert not above(almost, expected)
     other = observation(gradients, updates, losses=(5.0, 4.001))
-    (difference,) = compare(other, expected, TOLERANCE).above
+    (difference,) = above(other, expected)
     assert (difference.kind, difference.step, difference.name) == (LOSS, 2, "loss")
 
 
@@ -179,14 +180,13 @@ def test_earlier_steps_come_first_and_of_a_step_what_is_computed_first() -> None
         [{"a": [0.4], "b": [0.5]}, {"a": [0.6], "b": [0.5]}],
         losses=(5.0, 7.0),
     )
-    above = compare(here, expected, TOLERANCE).above
-    order = [(difference.step, difference.kind, difference.name) for difference in above]
+    order = [difference[:3] for difference in above(here, expected)]
     assert order == [
-        (1, GRADIENTS, "b"),
-        (1, GRADIENTS, "a"),
-        (1, UPDATES, "a"),
-        (2, LOSS, "loss"),
-        (2, GRADIENTS, "a"),
+        (GRADIENTS, 1, "b"),
+        (GRADIENTS, 1, "a"),
+        (UPDATES, 1, "a"),
+        (LOSS, 2, "loss"),
+        (GRADIENTS, 2, "a"),
     ]
 
 
@@ -198,9 +198,9 @@ def test_decodes_are_equal_where_texts_are_the_same_and_scores_close() -> None:
     gradients, updates = [{"a": [1.0]}], [{"a": [0.5]}]
     expected = observation(gradients, updates, decodes=[_record("x", -20.0), _record("y", -0.1)])
     close = observation(gradients, updates, decodes=[_record("x", -20.001), _record("y", -0.10005)])
-    assert not compare(close, expected, TOLERANCE).above
+    assert not above(close, expected)
     other = observation(gradients, updates, decodes=[_record("z", -20.0), _record("y", -0.2)])
-    text, score = compare(other, expected, TOLERANCE).above
+    text, score = above(other, expected)
     assert text == (DECODES, 1, "1, outputs, 0, text", math.inf, "", "'z'", "'x'")
     assert score.name == "2, outputs, 0, score" and score.relative == pytest.approx(0.1)
 
