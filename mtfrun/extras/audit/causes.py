@@ -47,6 +47,7 @@ _LIBRARIES = "libraries"  # versions that hardly change numbers
 # batch after the first, and numbers after one or two updates, or more.
 _AT_RESTORED, _LATER_BATCH, _AFTER_UPDATES, _LATER = "restored", "later batch", "updates", "later"
 _MACHINES = (ENVIRONMENT, VERSIONS, CODE, MACHINE, THREADS, _ROUNDING, _LIBRARIES)
+_ALWAYS, _EARLIER = (RESTORED, *_MACHINES), (START, ACTIONS, _SHAPES, MESH)
 # What explains a difference at a position, the likeliest first; a kind that is missing acts later.
 _EXPLAIN: Mapping[str, Sequence[str]] = {
     INITIAL_VALUES: (SEED, START, _SHAPES, CODE, VERSIONS, ACTIONS, *_MACHINES, _MODEL),
@@ -54,16 +55,10 @@ _EXPLAIN: Mapping[str, Sequence[str]] = {
     BATCH: (SEED, _BATCHES, DATA, CODE, VERSIONS, _LIBRARIES, MACHINE, _SHAPES),
     _LATER_BATCH: (DATA, _BATCHES, SEED, CODE, VERSIONS, _LIBRARIES, MACHINE),
     KEY: (SEED, CODE, VERSIONS, _LIBRARIES),
-    LOSS: (_MODEL, RESTORED, *_MACHINES, START, ACTIONS, _SHAPES, MESH),
-    GRADIENT_NORM: (_GRADIENTS, _MODEL, RESTORED, *_MACHINES, START, ACTIONS, _SHAPES, MESH),
-    _AFTER_UPDATES: (
-        *(_UPDATES, _SCHEDULES, ACTIONS, _GRADIENTS, RESTORED, *_MACHINES, _MODEL, START, _SHAPES),
-        MESH,
-    ),
-    _LATER: (
-        *(_SCHEDULES, ACTIONS, RESTORED, *_MACHINES, _UPDATES, _GRADIENTS, _MODEL, START, _SHAPES),
-        MESH,
-    ),
+    LOSS: (_MODEL, *_ALWAYS, *_EARLIER),
+    GRADIENT_NORM: (_GRADIENTS, _MODEL, *_ALWAYS, *_EARLIER),
+    _AFTER_UPDATES: (_UPDATES, _SCHEDULES, ACTIONS, _GRADIENTS, *_ALWAYS, _MODEL, *_EARLIER),
+    _LATER: (_SCHEDULES, ACTIONS, *_ALWAYS, _UPDATES, _GRADIENTS, _MODEL, *_EARLIER),
 }
 # Steps until an update shows in the loss: the first one may have the rate 0.
 _STEPS_UNTIL_UPDATE = 2

@@ -12,7 +12,7 @@ from mtfrun import mtf, optim
 from mtfrun.data import IMAGES, INPUTS, TARGETS, Data
 from mtfrun.data.vocabularies.vocabulary import before_end
 from mtfrun.errors import InputError
-from mtfrun.experiment import Images, Record, Training
+from mtfrun.experiment import Experiment, Images, Record, Training
 from mtfrun.experiment.model_metrics import ModelMetrics, Sums
 from mtfrun.models import Model, NonFiniteError
 from mtfrun.training import TrainState, train_steps_function
@@ -26,28 +26,25 @@ _MOST_IDS = 16
 Values: TypeAlias = Mapping[str, np.ndarray]
 
 
+@dataclasses.dataclass
 class FirstRows:
     """The first rows of training as an `experiment.Source`, which is not a split of the data.
 
     A text is the first input of a row or, without inputs, the first half of its first target, at
-    most 16 ids. There are fewer than `count` if the first rows are alike. `settings`, such as
-    "decode_length", that the inference lacks are ignored.
+    most 16 ids. There are fewer than `count` if the first rows are alike.
     """
 
+    data: Data
+    seed: int
+    count: int
     split: str | None = None
-
-    def __init__(self, data: Data, seed: int, count: int, settings: Mapping[str, object]):
-        self.settings = dict(settings)
-        self._data = data
-        self._seed = seed
-        self._count = count
 
     def texts(self) -> Sequence[bytes]:
         batch = self._batch()
         name = INPUTS if INPUTS in batch else TARGETS
-        vocabulary = self._data.vocabularies.get(name)
+        vocabulary = self.data.vocabularies.get(name)
         if name not in batch or vocabulary is None:
-            raise InputError(f"the rows of {type(self._data).__name__} have no texts")
+            raise InputError(f"the rows of {type(self.data).__name__} have no texts")
         texts = []
         for row in batch[name]:
             ids = before_end(np.trim_zeros(row, "b"), vocabulary.end_id)
@@ -56,18 +53,18 @@ class FirstRows:
             texts.append(vocabulary.decode(ids).encode())
         if not any(texts):
             raise InputError("the first rows of training have no text to decode")
-        return list(dict.fromkeys(filter(None, texts)))[: self._count]
+        return list(dict.fromkeys(filter(None, texts)))[: self.count]
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
         pixels = self._batch().get(IMAGES)
         if pixels is None:
-            raise InputError(f"the rows of {type(self._data).__name__} have no images")
-        first = pixels[: self._count]
+            raise InputError(f"the rows of {type(self.data).__name__} have no images")
+        first = pixels[: self.count]
         return Images(len(first), ((image, {"index": i}) for i, image in enumerate(first)))
 
     def _batch(self) -> Mapping[str, np.ndarray]:
         # More rows than inputs, since some texts may be equal or empty.
-        return next(self._data.train(4 * self._count, seed=self._seed))
+        return next(self.data.train(4 * self.count, seed=self.seed))
 
 
 class Evaluated(NamedTuple):
@@ -110,14 +107,19 @@ class Observation:
 
 
 def observe(
-    training: Training, steps: int, inputs: FirstRows | None, expected: Observation | None = None
+    training: Training,
+    steps: int,
+    expected: Observation | None = None,
+    *,
+    decodes: int,
+    decode_length: int,
 ) -> Observation:
     """Returns the results of the first steps of training, by the program that training runs.
 
     On a mesh every step, evaluation and decode starts with the values on one device (`expected`),
     and the optimizer takes the gradients from one device, so that errors do not accumulate and each
     is attributed to its cause. `training` has not run; initial values may be from a checkpoint.
-    `inputs` are decoded after the last step.
+    After the last step `decodes` rows are decoded.
     """
     state, options, experiment = training.state, training.options, training.experiment
     state.initialize()
@@ -173,7 +175,7 @@ def observe(
         values,
         variables.keys() - updated.keys(),
         evaluations,
-        *_decodes(training, inputs),
+        *_decode(training.experiment, decodes, decode_length),
     )
 
 
@@ -215,13 +217,14 @@ def _evaluate(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
         return Evaluated(sums, None)
 
 
-def _decodes(training: Training, inputs: FirstRows | None) -> tuple[Sequence[Record], str]:
-    if inputs is None:
+def _decode(experiment: Experiment, count: int, length: int) -> tuple[Sequence[Record], str]:
+    if not count:
         return (), "none were asked for"
-    inference = training.experiment.inference
-    settings = {name: x for name, x in inputs.settings.items() if name in inference.settings}
+    inference = experiment.inference
+    settings = {"decode_length": length} if "decode_length" in inference.settings else {}
     try:
         inference = inference.with_settings(settings)
-        return inference.records(inference.read(inputs)), ""
+        rows = FirstRows(experiment.data, experiment.seed, count)
+        return inference.records(inference.read(rows)), ""
     except InputError as error:  # a model that cannot generate, for example
         return (), str(error)

@@ -23,7 +23,7 @@ from mtfrun.extras.audit.verify.comparison import (
     select_above,
 )
 from mtfrun.extras.audit.verify.first_difference import find_fault
-from mtfrun.extras.audit.verify.observation import FirstRows, Observation, observe
+from mtfrun.extras.audit.verify.observation import Observation, observe
 
 
 def verify(flags: argparse.Namespace) -> bool:
@@ -87,10 +87,6 @@ class _Meshed(NamedTuple):
         return training
 
     def observe(self, expected: Observation | None = None) -> Observation:
-        training, flags = self.build(), self.flags
-        inputs = None
-        if flags.decodes:
-            data, seed = training.experiment.data, training.experiment.seed
-            settings = {"decode_length": flags.decode_length}
-            inputs = FirstRows(data, seed, flags.decodes, settings)
-        return observe(training, flags.steps, inputs, expected)
+        flags = self.flags
+        decoding = {"decodes": flags.decodes, "decode_length": flags.decode_length}
+        return observe(self.build(), flags.steps, expected, **decoding)
