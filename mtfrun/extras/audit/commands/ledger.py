@@ -4,7 +4,6 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from mtfrun.cli.command import Command, add_json, require_model_dir
 from mtfrun.display.formats import number_text
@@ -27,21 +26,17 @@ changed, or steps that were cut out, are an error."""
 _SHOWN = 20
 
 
-class Interval(argparse.Action):
-    """Takes two whole numbers such as 100:150, the smaller one first."""
-
-    def __call__(
-        self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = None
-    ) -> None:
-        match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", value)
-        if match is None or int(match[1]) > int(match[2]):
-            raise InputError(f"{option}={value}: give the first and the last, such as 100:150")
-        setattr(flags, self.dest, (int(match[1]), int(match[2])))
+def interval(text: str) -> tuple[int, int]:
+    """Returns two whole numbers, the smaller one first, as the `type` of a flag."""
+    match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"={text}: give the first and the last, such as 100:150")
+    return int(match[1]), int(match[2])
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = f"the first and the last; the last {_SHOWN} by default"
-    parser.add_argument("--steps", action=Interval, help=text, metavar="A:B")
+    parser.add_argument("--steps", type=interval, help=text, metavar="A:B")
     add_json(parser, "print a JSON object for every step")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mtfrun.cli.command import Command, add_json, require_model_dir, settings_of
 from mtfrun.display import progress
 from mtfrun.errors import ExitCode, InputError
-from mtfrun.extras.audit.commands.ledger import Interval
+from mtfrun.extras.audit.commands.ledger import interval
 
 _DESCRIPTION = """\
 Computes steps of a training again, and compares them with the run's ledger.
@@ -24,7 +24,7 @@ first: the commit, the machine, versions; other data are refused. Exit code 5 if
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = "the first and the last step, such as 1:100"
-    parser.add_argument("--steps", action=Interval, help=text, metavar="A:B")
+    parser.add_argument("--steps", type=interval, help=text, metavar="A:B")
     add_json(parser, "print one JSON object")
 
 

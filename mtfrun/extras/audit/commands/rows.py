@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mtfrun.cli.command import Command, add_json, at_least, configured_data, require_model_dir
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
-from mtfrun.extras.audit.commands.ledger import Interval
+from mtfrun.extras.audit.commands.ledger import interval
 from mtfrun.extras.data_viewer.command import add_row_flags, print_rows
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--step", type=at_least(1), help="show the batch of a step; the first one is 1")
     text = "of --step: the first and the last row, such as 1:3"
-    add("--rows", action=Interval, help=text, metavar="A:B")
+    add("--rows", type=interval, help=text, metavar="A:B")
     add_row_flags(parser)
     text = "a file with the text; white space at its ends is ignored"
     add("--file", help=text, path="input")

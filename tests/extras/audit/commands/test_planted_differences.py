@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import shutil
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -361,14 +363,14 @@ def test_a_change_in_a_users_module_is_named(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("function", "value", "kind", "name"),
+    ("target", "value", "kind", "name"),
     [
-        ("_processor", "another processor", "machine", "processor"),
-        ("_threads", 17, "number of threads", "threads"),
+        ((commands, "_processor"), "another processor", "machine", "processor"),
+        ((os, "sched_getaffinity"), range(17), "number of threads", "threads"),
     ],
 )
 def test_a_machine_that_rounds_otherwise_is_named(
-    function: str,
+    target: tuple[types.ModuleType, str],
     value: Any,
     kind: str,
     name: str,
@@ -383,6 +385,6 @@ def test_a_machine_that_rounds_otherwise_is_named(
             file.unlink()
     rsqrt = mtf.rsqrt
     monkeypatch.setattr(mtf, "rsqrt", lambda x: rsqrt(x) * (1 + 1e-6))
-    monkeypatch.setattr(commands, function, lambda *_: value)
+    monkeypatch.setattr(*target, lambda *_: value)
     _train(f"--gin_file={a}/config.gin", f"--model_dir={b}")
     _check(_bisect(a, b), (SAVED + 1, "loss"), kind, name)
