@@ -109,8 +109,8 @@ def bisect(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Bisection:
       RunDirError: a run has no ledger, or its records are damaged.
       InputError: the ledgers have no step in common.
     """
-    ledgers = [RunLedger.of(run) for run in (a, b)]
-    trainings = [trainings_of(run) for run in (a, b)]
+    ledgers = RunLedger.of(a), RunLedger.of(b)
+    trainings = trainings_of(a), trainings_of(b)
     comparison = compare_ledgers(*ledgers, exact=is_same_mesh(itertools.chain(*trainings)))
     if not comparison.steps:
         raise InputError(f"the ledgers of {a} and {b} have no step in common")

@@ -292,8 +292,8 @@ def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
     for name, change in bound.items():
         if name not in used:
             names = [name, *(x for x in texts[0] | texts[1] if name in macros_of(x))]
-            kind, kinds = _acts_of_setting(names)
-            acts[Cause(kind, name, *change.texts)] = {kinds}
+            kind, effect = _acts_of_setting(names)
+            acts[Cause(kind, name, *change.texts)] = {effect}
     return acts
 
 

@@ -195,7 +195,8 @@ def recompute(settings: Settings, runs: Sequence[RunDirectory], step: int) -> Re
 
     def devices(run: RunDirectory) -> int:
         mesh = record_at(trainings_of(run.path), step).get("mesh", "")
-        return mtf.convert_to_shape(mesh).size
+        size: int = mtf.convert_to_shape(mesh).size
+        return size
 
     # The larger mesh first: devices are simulated once.
     order = sorted(runs, key=devices, reverse=True)
