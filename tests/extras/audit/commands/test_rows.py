@@ -91,12 +91,12 @@ def test_mistakes_are_one_line(language_model_run: pathlib.Path) -> None:
         ([run], "audit rows needs --step=N, or one text in quotes"),
         ([run, "a", "text"], "audit rows needs --step=N, or one text in quotes"),
         ([run, "text", "--step=1"], "audit rows needs --step=N, or one text in quotes"),
-        ([run, "--step=0"], "--step=0 must be at least 1"),
+        ([run, "--step=0"], "--step=0: it must be at least 1"),
         ([run, "--step=1", "--rows=3"], "--rows=3: give the first and the last,"),
         ([run, "--step=1", "--rows=90:91"], "a batch of this run has the rows 1 to 8"),
         ([run, "text", "--rows=1:2"], "--rows is about a batch: give its --step"),
         ([run, "--hashes=7"], '"7" is not the hash of a document'),
-        ([run, "--document=0"], "--document=0 must be at least 1"),
+        ([run, "--document=0"], "--document=0: it must be at least 1"),
         ([run, "--file=/nowhere/text"], "--file=/nowhere/text: there is no such file"),
     ):
         assert problem in error_line(mtfrun_here("audit", "rows", *words))
