@@ -18,10 +18,6 @@ from mtfrun.data.images.image_source import ImageFolders as ImageFolders
 from mtfrun.data.images.image_source import ImageSource as ImageSource
 from mtfrun.data.images.image_source import NoImages as NoImages
 from mtfrun.data.images.tfds_images import TfdsImages as TfdsImages
-from mtfrun.data.mixture import Mixture as Mixture
-from mtfrun.data.mixture import ProportionalToExamples as ProportionalToExamples
-from mtfrun.data.mixture import choose as choose
-from mtfrun.data.mixture import feature_length as feature_length
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel as MaskedLanguageModel
 from mtfrun.data.objectives.mixture_of_denoisers import Denoiser as Denoiser
 from mtfrun.data.objectives.mixture_of_denoisers import MixtureOfDenoisers as MixtureOfDenoisers
@@ -66,9 +62,13 @@ from mtfrun.data.sources.tfds_source import Tfds as Tfds
 from mtfrun.data.sources.tsv import Tsv as Tsv
 from mtfrun.data.task import BySplit as BySplit
 from mtfrun.data.task import Fields as Fields
+from mtfrun.data.task import Mixture as Mixture
+from mtfrun.data.task import ProportionalToExamples as ProportionalToExamples
 from mtfrun.data.task import Rekey as Rekey
 from mtfrun.data.task import StreamPreprocessor as StreamPreprocessor
 from mtfrun.data.task import Task as Task
+from mtfrun.data.task import choose as choose
+from mtfrun.data.task import feature_length as feature_length
 from mtfrun.data.text.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
 from mtfrun.data.text.denoising_data import DenoisingData as DenoisingData
 from mtfrun.data.text.denoising_data import MaskedLanguageModelData as MaskedLanguageModelData

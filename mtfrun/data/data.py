@@ -1,4 +1,4 @@
-"""Base classes of data, and the check that a run's data have not changed."""
+"""Base classes of data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 import json
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,11 +23,11 @@ from mtfrun.data.prompts import (
     PromptFormat,
     PromptLimits,
 )
-from mtfrun.data.rows.batches import Batch, Batches, CountedBatches, Density
+from mtfrun.data.rows.batches import Batch, Batches, CountedBatches
 from mtfrun.data.rows.order import ONLY_HOST, Host
-from mtfrun.data.task import Fields, Metrics
+from mtfrun.data.sources.source import NoSource
+from mtfrun.data.task import Fields, Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-from mtfrun.errors.differences import changes, list_changes
 
 # Entries of fingerprints. "vocabularies": hashes by feature; a model can never be used with another
 # vocabulary. "ids" in a mapping: a hash of what the mapping's other entries determine. While it is
@@ -35,20 +35,6 @@ from mtfrun.errors.differences import changes, list_changes
 IDS, VOCABULARIES = "ids", "vocabularies"
 # Characters of JSON that are stored; of longer JSON, such as thousands of names of files, a hash.
 _LONGEST_JSON = 600
-
-
-class RowFeatures(Protocol):
-    """Features that the rows of a training have in addition to the data's.
-
-    Attributes:
-      features: their shapes in a row, by name.
-    """
-
-    @property
-    def features(self) -> Mapping[str, mtf.Shape]: ...
-
-    def add_to(self, batches: Batches) -> None:
-        """Adds the features to the rows of training batches."""
 
 
 class Data(abc.ABC):
@@ -123,10 +109,6 @@ class Data(abc.ABC):
         del caches
         return self
 
-    def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns the density of a split's training rows by task, if known before all are made."""
-        return {}
-
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         return {}
@@ -187,8 +169,7 @@ class TextData(Data):
 
     Attributes:
       vocabulary: the vocabulary of the targets.
-      metrics: functions of all targets and all predictions; empty for the experiment's metrics.
-      labels: all texts that a target may be, if they are few.
+      evaluated_task: the metrics of pairs, and what they compare; by default a task without any.
     """
 
     has_pairs: ClassVar[bool] = False
@@ -214,15 +195,8 @@ class TextData(Data):
         return self.vocabulary.bytes_per_id
 
     @property
-    def metrics(self) -> Sequence[Metrics]:
-        return ()
-
-    @property
-    def labels(self) -> Sequence[str]:
-        return ()
-
-    def postprocess(self, text: str) -> object:
-        return text
+    def evaluated_task(self) -> Task:
+        return Task(NoSource(), self.vocabulary)
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         return LanguageModelPrompts(self.vocabulary, limits)
@@ -238,9 +212,6 @@ class TextData(Data):
         """Yields the texts of a split's examples: "inputs" and "targets", or only "targets"."""
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 
-    def reference(self, fields: Fields) -> object:
-        return self.postprocess(fields[TARGETS].decode("utf-8", "replace"))
-
     def pairs(self, split: str, count: int | None) -> list[tuple[bytes, bytes]]:
         examples = self.evaluated_examples(split, count)
         return [(example[INPUTS], example[TARGETS]) for example in examples]
@@ -255,32 +226,3 @@ def short_json(value: object) -> object:
     """Returns JSON to store in a checkpoint: the value, or a hash of it if it is long."""
     text = json.dumps(value, sort_keys=True)
     return value if len(text) <= _LONGEST_JSON else hashlib.sha256(text.encode()).hexdigest()
-
-
-def check_vocabularies(
-    saved: Mapping[str, object], vocabularies: Mapping[str, Vocabulary], checkpoint: str
-) -> None:
-    """Raises DataError if a checkpoint, with the fingerprint `saved`, had another vocabulary."""
-    hashes = saved.get(VOCABULARIES, {})
-    if not isinstance(hashes, Mapping):
-        return
-    present = {name: vocabulary.fingerprint for name, vocabulary in vocabularies.items()}
-    for change in changes({name: hashes.get(name) for name in present}, present):
-        if change.old is not None:
-            vocabulary, remedy = vocabularies[change.name], "name that one, or begin a new run"
-            message = f"{checkpoint} was trained with another vocabulary than {vocabulary}"
-            raise DataError(f"{message}: {change}; {remedy}")
-
-
-def check_unchanged(
-    saved: Mapping[str, object], present: Mapping[str, object], checkpoint: str
-) -> None:
-    """Raises DataError if the data have changed since a checkpoint; ignores vocabularies."""
-    old, new = (
-        {name: value for name, value in fingerprint.items() if name != VOCABULARIES}
-        for fingerprint in (saved, present)
-    )
-    if saved and (differing := changes(old, new, identity=IDS)):
-        remedy = "restore them, or resume with --accept_changes"
-        changed = list_changes(differing)
-        raise DataError(f"the data have changed since {checkpoint}: {changed}: {remedy}")

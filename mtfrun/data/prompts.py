@@ -70,6 +70,7 @@ class PromptFormat(abc.ABC):
 
     Attributes:
       max_lengths: the longest rows, by feature.
+      classifies: whether an output is a label or several, not text.
       has_plain_rows: whether a row is the ids of a prompt as one text, as the attributes say.
       feature: the feature that holds the prompt: the targets, if there are no inputs.
       from_end: whether a longer prompt loses its first ids, not the last.
@@ -79,6 +80,7 @@ class PromptFormat(abc.ABC):
     """
 
     continues: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
     has_plain_rows: ClassVar[bool] = True
     mask: int | None = None
     stop: Sequence[str] = ()
@@ -275,27 +277,6 @@ class MaskedLanguageModelPrompts(PromptFormat):
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         raise DataError("MaskedLanguageModelData scores no pairs: it predicts masked ids only")
-
-
-class TextClassificationPrompts(PromptFormat):
-    """Prompts are inputs of at most `length` ids, and outputs are labels of `num_targets` ids."""
-
-    def __init__(
-        self, vocabulary: Vocabulary, labels: Vocabulary, length: int, num_targets: int = 1
-    ):
-        lengths = {INPUTS: length, TARGETS: num_targets}
-        super().__init__(vocabulary, labels, lengths, after=ends(vocabulary))
-
-    def output_limit(self, num_ids: int) -> int:
-        return self.max_lengths[TARGETS]
-
-    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        return self.score_label(self.row(inputs), target)
-
-    def score_label(self, row: PromptRow, target: bytes) -> ScoredRow:
-        length = bucket(len(row.ids), self.max_lengths[INPUTS])
-        features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}
-        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, row.truncated)
 
 
 def truncate(ids: np.ndarray, longest: int, *, from_end: bool = False) -> np.ndarray:

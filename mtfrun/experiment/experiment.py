@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from mtfrun import mtf, optim
 from mtfrun.checkpoints import VariableSpec
 from mtfrun.checkpoints.checkpoints import check_compatible
-from mtfrun.data import Data, Infeed, host_of, split_batch
-from mtfrun.data.data import RowFeatures
+from mtfrun.data import Batches, Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError, LayoutError
 from mtfrun.errors.checks import INDEX, check_range
 from mtfrun.experiment.adapters import (
@@ -104,6 +103,20 @@ class Inference:
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         """Returns a copy with other values of some of `self.settings`, by default its fields."""
         return dataclasses.replace(self, **settings)
+
+
+class RowFeatures(Protocol):
+    """Features that the rows of a training have in addition to the data's.
+
+    Attributes:
+      features: their shapes in a row, by name.
+    """
+
+    @property
+    def features(self) -> Mapping[str, mtf.Shape]: ...
+
+    def add_to(self, batches: Batches) -> None:
+        """Adds the features to the rows of training batches."""
 
 
 class Experiment:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from mtfrun.checkpoints import Manifest
 from mtfrun.data import Data
-from mtfrun.data.data import RowFeatures
-from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.experiment import Experiment, RowFeatures
 
 
 class PreparedTerm:

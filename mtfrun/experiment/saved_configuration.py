@@ -9,8 +9,8 @@ from typing import Any
 from mtfrun import processes
 from mtfrun.checkpoints import TRAIN_STEPS, Manifest
 from mtfrun.configuration.hyperparameters import changes_of_hyperparameters, texts_of_parameters
-from mtfrun.data import Data, DataError
-from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
+from mtfrun.data import Data, DataError, Vocabulary
+from mtfrun.data.data import IDS, VOCABULARIES
 from mtfrun.errors import InputError
 from mtfrun.errors.differences import Change, changes, list_changes
 from mtfrun.errors.url_secrets import mask_json
@@ -119,6 +119,35 @@ def with_parameter(manifest: Manifest, name: str, text: str | None) -> Manifest:
     given = {n: x for n, x in given.items() if n != name} | ({} if text is None else {name: text})
     entry = {**saved, _HYPERPARAMETERS: {"given": given, "defaults": defaults}}
     return dataclasses.replace(manifest, metadata={**manifest.metadata, _CONFIGURATION: entry})
+
+
+def check_vocabularies(
+    saved: Mapping[str, object], vocabularies: Mapping[str, Vocabulary], checkpoint: str
+) -> None:
+    """Raises DataError if a checkpoint, with the fingerprint `saved`, had another vocabulary."""
+    hashes = saved.get(VOCABULARIES, {})
+    if not isinstance(hashes, Mapping):
+        return
+    present = {name: vocabulary.fingerprint for name, vocabulary in vocabularies.items()}
+    for change in changes({name: hashes.get(name) for name in present}, present):
+        if change.old is not None:
+            vocabulary, remedy = vocabularies[change.name], "name that one, or begin a new run"
+            message = f"{checkpoint} was trained with another vocabulary than {vocabulary}"
+            raise DataError(f"{message}: {change}; {remedy}")
+
+
+def check_unchanged(
+    saved: Mapping[str, object], present: Mapping[str, object], checkpoint: str
+) -> None:
+    """Raises DataError if the data have changed since a checkpoint; ignores vocabularies."""
+    old, new = (
+        {name: value for name, value in fingerprint.items() if name != VOCABULARIES}
+        for fingerprint in (saved, present)
+    )
+    if saved and (differing := changes(old, new, identity=IDS)):
+        remedy = "restore them, or resume with --accept_changes"
+        changed = list_changes(differing)
+        raise DataError(f"the data have changed since {checkpoint}: {changed}: {remedy}")
 
 
 def check_same_vocabularies(manifest: Manifest, data: Data) -> None:

@@ -177,7 +177,7 @@ class _Loop:
         stack.callback(self.progress.close)
         stack.enter_context(self.signals.handling())
         with waiting("reading the first batches"):  # unreadable data are an error of one line
-            self.infeed.check(1, self.options.iterations_per_loop)
+            self.infeed.check(1)
         stack.enter_context(description.recording())
         stack.enter_context(run.log())
         listen = listener(self.hooks, run, step, "train")

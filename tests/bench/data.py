@@ -201,8 +201,8 @@ def bench_packing(directory: Path, rounds: int) -> None:
                     rows[2, column : column + size] = positions[:size]
                     column += size
 
-        density = make().density
-        assert density is not None
+        paddings = [data.padding_of(batch) for batch in data.every_row(make(), BATCH)]
+        positions = sum(padding.positions for padding in paddings)
         compare(
             name,
             epoch,
@@ -211,8 +211,7 @@ def bench_packing(directory: Path, rounds: int) -> None:
             rounds=rounds,
             sequences=SEQUENCES,
             tokens=cache.tokens.size,
-            density=round(density.fraction, 4),
-            cut_tokens=density.cut_tokens,
+            density=round(1 - sum(padding.empty for padding in paddings) / positions, 4),
         )
 
 
@@ -222,7 +221,7 @@ def bench_first_batches(directory: Path, rounds: int) -> None:
     task = data.Task(Lines(lines), data.ByteVocabulary(), cache_dir=str(directory))
     features = ("targets",)
     made = open_cache(task, "train", features)
-    PackedRows(made, [LENGTH])  # stores the plan
+    _ = PackedRows(made, [LENGTH]).plan  # which is stored
 
     def first(make: Callable[[TokenCache], TextRows]) -> data.Batch:
         rows = make(open_cache(task, "train", features))

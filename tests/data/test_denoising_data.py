@@ -30,7 +30,7 @@ from mtfrun.data import (
     Vocabulary,
 )
 from mtfrun.data.cache.tokens import open_cache
-from mtfrun.data.text.denoising_data import RawStream
+from mtfrun.data.text.denoising_data import ObjectiveRows
 from tests.data.in_memory import InMemory, texts_task
 
 TEXTS = [b"The first document. ", b"", b"x", b"Another one, which is somewhat longer. " * 7]
@@ -62,17 +62,19 @@ def _text_of(batch_inputs: Sequence[int], batch_targets: Sequence[int]) -> list[
 @settings(max_examples=25, deadline=None)
 @given(
     texts=st.lists(st.binary(max_size=9), min_size=1, max_size=12).filter(any),
-    length=st.integers(1, 14),
+    length=st.integers(2, 14),
     data=st.data(),
 )
 def test_the_raw_stream_is_all_texts_without_ends(
     texts: list[bytes], length: int, data: st.DataObject
 ) -> None:
-    stream = RawStream(open_cache(texts_task(texts), "train", ["targets"]), length)
+    task = texts_task(texts)
+    whole = MaskedLanguageModelData(task, length)
+    stream = ObjectiveRows(open_cache(task, "train", ["targets"]), whole)
     expected = [byte + 3 for byte in b"".join(texts)]
     assert len(stream) == -(-len(expected) // length)
     rows = data.draw(st.permutations(range(len(stream))))
-    taken = stream.take(Selection(np.array(rows), np.zeros(len(rows), int)))
+    taken = stream.raw_texts(Selection(np.array(rows), np.zeros(len(rows), int)))
     for row, ids, size in zip(rows, taken.ids, taken.lengths, strict=True):
         here = expected[row * length : (row + 1) * length]
         assert ids.tolist() == here + [0] * (length - len(here)) and size == len(here)

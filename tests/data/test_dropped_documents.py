@@ -104,7 +104,10 @@ def test_a_hash_of_no_document_is_refused() -> None:
 
 def test_only_the_batches_differ_in_which_a_removed_document_is_found() -> None:
     rows = _MAKERS["stream"]()
-    _, positions = rows.train(4, seed=3).find(0, np.array([20]), 12 * 4)
+    batches = rows.train(4, seed=3)
+    ((_, _, selection),) = batches.rows_at(np.arange(12 * 4))
+    places = batches.components[0].find(np.array([20]))
+    positions = np.flatnonzero(np.isin(selection.rows, places.rows))
     differ = [
         number
         for number, (a, b) in enumerate(

@@ -145,7 +145,7 @@ def test_closing_waits_for_one_batch_and_not_for_those_of_the_next_call() -> Non
 
     batches = Slow()
     feed = infeed(batches)
-    feed.next(100)  # the next 100 are read and stacked from now on
+    feed.next(100)  # the next 100 are read from now on
     batches.delay = 0.5
     start = time.monotonic()
     feed.close()
@@ -184,9 +184,9 @@ def test_a_check_raises_the_error_of_the_first_batch_and_consumes_none() -> None
         raise DataError("broken")
 
     with pytest.raises(DataError, match="broken"):
-        infeed(map(broken, [0])).check(1, 4)
+        infeed(map(broken, [0])).check(1)
     feed, expected = infeed(DATA.train(8, seed=0)), infeed(DATA.train(8, seed=0))
-    feed.check(1, 4)
+    feed.check(1)
     assert feed.position == 0
     for steps in (1, 2):
         fed, batches = feed.next(steps, 4), expected.next(steps, 4)

@@ -150,25 +150,6 @@ def test_the_examples_seen_of_every_task_are_counted_at_any_position() -> None:
     assert list(packed.by_task()["a"].train(BATCH, seed=1).examples_before(9)) == [""]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_examples_are_found_at_all_their_places(packed: bool) -> None:
-    rows = _rows(packed=packed, max_epochs={"b": 2})
-    batches = rows.train(BATCH, seed=1)
-    read = list(itertools.islice(batches, 25))
-    number = 0
-    for component, (name, size) in enumerate(SIZES.items()):
-        places, positions = batches.find(component, np.arange(size), 25 * BATCH)
-        columns = (x.tolist() for x in (places.examples, places.segments, positions))
-        for example, segment, position in zip(*columns, strict=True):
-            row = {n: x[position % BATCH] for n, x in read[position // BATCH].items()}
-            segments = row["inputs_segmentation"] if packed else 0 * row["inputs"]
-            text = VOCABULARY.decode(row["inputs"][segments == segment])
-            assert text == f"{name}{example}"
-            number += 1
-        assert positions.tolist() == sorted(positions.tolist())
-    assert number == len(_inputs(read))
-
-
 SMALL = dataclasses.replace(pairs_task(numbered_pairs(3)), name="small")
 LARGE = dataclasses.replace(pairs_task(numbered_pairs(40)), name="large")
 

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data.rows.order import Mixing, Order
+from mtfrun.data.rows.batches import Batch, Batches, Places, Rows
+from mtfrun.data.rows.order import Mixing, Selection
 
 # Of a share that is rounded to 2^-20, over the positions of these tests.
 ROUNDING = 0.01
+
+
+class Numbers(Rows):
+    """Rows that are examples of the same numbers."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self, selection: Selection) -> Batch:
+        return {"number": selection.rows}
+
+    def find(self, examples: np.ndarray) -> Places:
+        return Places(np.arange(len(examples)), examples, np.zeros_like(examples))
+
+
+def batches(sizes: Sequence[int], **options: Any) -> Batches:
+    return Batches(list(map(Numbers, sizes)), 8, **options)
+
+
 RATES = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=6)
 
 
@@ -67,31 +93,5 @@ def test_a_far_position_equals_one_that_was_reached_by_counting(limits: list[int
 
 @pytest.mark.parametrize("size", [1, 2, 300, 2**16 + 1])
 def test_an_epoch_has_every_row_once(size: int) -> None:
-    ((_, _, selection),) = Order([size], seed=3).at(np.arange(size, 2 * size))
+    ((_, _, selection),) = batches([size], seed=3).rows_at(np.arange(size, 2 * size))
     np.testing.assert_array_equal(np.sort(selection.rows), np.arange(size))
-
-
-@pytest.mark.parametrize(
-    ("sizes", "rates", "max_epochs"),
-    [
-        ([1000], None, None),
-        ([2**16 + 1], None, None),
-        ([1], None, None),
-        ([70_000], None, None),
-        ([50, 400, 7], [1.0, 2.0, 0.3], [None, 2, 3]),
-    ],
-)
-def test_rows_are_found_at_all_their_positions(
-    sizes: list[int], rates: list[float] | None, max_epochs: list[int | None] | None
-) -> None:
-    order, before = Order(sizes, rates, max_epochs, seed=5), 700
-    drawn = {
-        (component, row): places[selection.rows == row].tolist()
-        for component, places, selection in order.at(np.arange(before))
-        for row in selection.rows.tolist()
-    }
-    for component, size in enumerate(sizes):
-        rows = np.unique(np.random.default_rng(0).integers(0, size, 40))
-        positions, numbers = order.find(component, rows, before)
-        for number, row in enumerate(rows.tolist()):
-            assert positions[numbers == number].tolist() == drawn.get((component, row), [])

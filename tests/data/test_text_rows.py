@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -14,13 +13,7 @@ from mtfrun.data.cache.tokens import open_cache
 from mtfrun.data.prompts import bucket
 from mtfrun.data.rows.batches import Rows, every_row
 from mtfrun.data.rows.order import Selection
-from mtfrun.data.rows.text_rows import (
-    PackedRows,
-    PaddedRows,
-    StreamRows,
-    TextRows,
-    batches_by_length,
-)
+from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, RowsByLength, StreamRows, TextRows
 from tests.data.in_memory import texts_task, token_cache
 
 FEATURES = ("inputs", "targets")
@@ -69,7 +62,6 @@ def test_rows_of_a_stream_equal_those_made_token_by_token(length: int, longest: 
     assert batch["targets"].tolist() == [row for row, _, _ in expected]
     assert batch["targets_segmentation"].tolist() == [segments for _, segments, _ in expected]
     assert batch["targets_position"].tolist() == [positions for _, _, positions in expected]
-    assert rows.density == (sum(len(text) + 1 for text in texts if text), len(rows) * length, 0)
 
 
 def segments_of(batch: dict[str, np.ndarray], feature: str) -> list[list[int]]:
@@ -106,7 +98,6 @@ def test_packed_documents_hold_every_token_once(texts: list[tuple[list[int]]], l
     batch = all_rows(rows)
     pieces = [text[i : i + length] for (text,) in texts for i in range(0, len(text), length)]
     assert sorted(segments_of(batch, "targets")) == sorted(pieces)
-    assert rows.density == (sum(map(len, pieces)), batch["targets"].size, 0)
 
 
 @given(pairs, st.tuples(lengths, lengths), st.sampled_from([[], ["inputs"], FEATURES]))
@@ -124,10 +115,6 @@ def test_packed_pairs_are_undivided_and_aligned(
         for example in examples
     ]
     assert sorted(zip(*columns, strict=True)) == sorted(expected)
-    kept = sum(len(text) for example in expected for text in example)
-    total = sum(len(text) for example in examples for text in example)
-    capacity = sum(batch[feature].size for feature in FEATURES)
-    assert rows.density == (kept, capacity, total - kept)
 
 
 @given(pairs, st.tuples(lengths, lengths), st.integers(0, 20), st.booleans())
@@ -151,9 +138,6 @@ def test_joined_pairs_are_undivided_and_one_segment(
             row[: len(ids)].tolist() for row, ids in zip(batch["targets"], expected, strict=True)
         ] == expected
         assert np.count_nonzero(batch["targets"]) == sum(map(len, expected))
-    kept = sum(map(len, expected))
-    cut = sum(map(len, itertools.chain(*examples))) - kept
-    assert rows.density == (kept, len(rows) * joined, cut)
     assert batch["targets"].shape == (len(rows), joined)
 
 
@@ -169,9 +153,10 @@ def test_batches_by_length_weigh_each_target_once(
     is_joined: bool,
 ) -> None:
     joined = sum(limits) if is_joined else None
-    rows = PaddedRows(token_cache(examples, FEATURES), limits, joined=joined)
+    cache = token_cache(examples, FEATURES)
+    rows = PaddedRows(cache, limits, joined=joined)
     seen = []
-    for values in batches_by_length(rows, batch):
+    for values in every_row(RowsByLength(cache, limits, joined=joined), batch):
         seen += [
             tuple(ids[ids != 0].tolist() for ids in row)
             for row in zip(*values.values(), strict=True)
@@ -186,7 +171,6 @@ def test_batches_by_length_weigh_each_target_once(
         tuple(ids[ids != 0].tolist() for ids in row) for row in zip(*whole.values(), strict=True)
     ]
     assert sorted(seen) == sorted(expected)
-    assert rows.density.tokens == sum(len(ids) for row in seen for ids in row)
 
 
 @given(documents, lengths, st.integers(1, 7))
@@ -204,7 +188,7 @@ def test_an_evaluation_of_running_text_weighs_each_target_once(
 def test_batches_of_short_examples_are_short() -> None:
     lengths = [3, 40, 5, 17, 60, 16]
     cache = token_cache([[[2] * (length - 1) + [1]] for length in lengths], ["targets"])
-    batches = list(batches_by_length(PaddedRows(cache, [50]), 2))
+    batches = list(every_row(RowsByLength(cache, [50]), 2))
     assert [batch["targets"].shape for batch in batches] == [(2, 16), (2, 16), (2, 32), (2, 50)]
     assert [np.count_nonzero(batch["targets"], axis=1).tolist() for batch in batches] == [
         [3, 5],

@@ -27,7 +27,7 @@ from mtfrun.configuration.statements import Statements
 from mtfrun.data.cache.directory import _sum_of, write_manifest
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.images.idx_images import read_idx
-from mtfrun.data.images.image_cache import PixelCache
+from mtfrun.data.images.image_cache import ImageCache
 from mtfrun.data.images.image_files import encode_image, size_of
 from mtfrun.data.rows.packing import Plan, stored_plan
 from mtfrun.experiment.runs.opening import ROOTS
@@ -202,8 +202,8 @@ def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
 
     def read(content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
-        cache = PixelCache(tmp_path)
-        assert len(cache) == len(cache.pixels)
+        cache = ImageCache(tmp_path)
+        assert cache.pixels is not None and len(cache) == len(cache.pixels)
 
     fuzz(count, damaged([valid]), read)
 

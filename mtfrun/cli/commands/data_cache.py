@@ -122,14 +122,10 @@ def _verify_all(flags: argparse.Namespace) -> int:
 
 def _compare(directory: Path) -> None:
     from mtfrun.data.cache.tokens import TOKENS, TokenCache
-    from mtfrun.data.images.image_cache import PIXELS, EncodedCache, PixelCache
+    from mtfrun.data.images.image_cache import ImageCache
 
-    if (directory / TOKENS).exists():
-        TokenCache.open(directory, anew=True)
-    elif (directory / PIXELS).exists():
-        PixelCache(directory, anew=True)
-    else:
-        EncodedCache(directory, anew=True)
+    open_cache = TokenCache.open if (directory / TOKENS).exists() else ImageCache
+    open_cache(directory, anew=True)
 
 
 def _choose_caches(flags: argparse.Namespace) -> list[Path]:

@@ -83,7 +83,7 @@ def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> 
 def open_or_build(
     place: Callable[[object], Path],
     origin: Callable[[], Mapping[str, Any]],
-    build: Callable[[Path, Path], Mapping[str, Any]],
+    build: Callable[[Path], Mapping[str, Any]],
     open_files: Callable[[Path, Mapping[str, Any]], T],
     *,
     overwrite: bool = False,
@@ -95,8 +95,7 @@ def open_or_build(
     Args:
       place: a function of an origin that returns the cache's directory.
       origin: JSON that identifies the sources, made before and after the build.
-      build: writes the files into an empty directory, its first argument, for the cache's
-        directory, and returns the counts for the manifest.
+      build: writes the files into an empty directory, and returns the counts for the manifest.
       open_files: may raise DamagedCacheError.
     """
     before = mask_json(origin())
@@ -104,37 +103,33 @@ def open_or_build(
     if not overwrite:
         with contextlib.suppress(DamagedCacheError):  # damaged or missing
             return open_files(directory, before)
+    lock = directory.with_name(f".{directory.name}.lock")
+    work = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
     with writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = lock_file(directory.with_name(f".{directory.name}.lock"))
-    with lock:  # which the system releases when the process ends
-        if not overwrite:
-            try:
-                return open_files(directory, before)
-            except DamagedCacheError as error:
-                if directory.exists():
-                    text = f"the cache {directory} is damaged ({error.reason}): it is built anew"
-                    progress.note(progress.warning(text))
-        _remove_partial_files(directory)
-        work = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
-        with writing(directory):
+        with lock_file(lock):  # which the system releases when the process ends
+            if not overwrite:
+                try:
+                    return open_files(directory, before)
+                except DamagedCacheError as error:
+                    if directory.exists():
+                        text = f"the cache {directory} is damaged ({error.reason})"
+                        progress.note(progress.warning(f"{text}: it is built anew"))
+            _remove_partial_files(directory)
             work.mkdir()
-        try:
-            counts = build(work, directory)
-            if differing := changes(before, mask_json(origin())):
-                changed, remedy = list_changes(differing, most=1), "run the command again"
-                raise DataError(
-                    f"the data changed while their cache was built: {changed}: {remedy}"
-                )
-            with writing(directory):
+            try:
+                counts = build(work)
+                if differing := changes(before, mask_json(origin())):
+                    text = f"while their cache was built: {list_changes(differing, most=1)}"
+                    raise DataError(f"the data changed {text}: run the command again")
                 write_manifest(work, {**counts, **before})
                 replaced = work.with_name(f"{work.name}-replaced")
                 if directory.exists():  # rename cannot replace a directory that is not empty
                     directory.rename(replaced)
                 work.rename(directory)
                 shutil.rmtree(replaced, ignore_errors=True)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     return open_files(directory, before)
 
 
@@ -197,6 +192,10 @@ def writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # An error of write() names no file; a file elsewhere is not the cache's.
+        name = Path(str(error.filename or directory))
+        if not name.is_relative_to(directory.parent) and name not in directory.parents:
+            raise
         remedy = "make room there, or name another place with MTFRUN_CACHE_DIR"
         message = f"cannot write the cache {directory}: {error.strerror or error}; {remedy}"
         raise DataError(message) from error

@@ -12,7 +12,6 @@ Plans of rows (plan-*.npz, see packing.py) are added to it later.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +19,7 @@ import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -34,7 +33,6 @@ from mtfrun.data.cache.directory import (
     open_or_build,
     read_manifest,
     reading,
-    writing,
 )
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.source import record_warnings, warn_once
@@ -154,7 +152,7 @@ def open_cache(
     cache = open_or_build(
         functools.partial(cache_path, choice.cache_dir or task.cache_dir, task.title, split),
         lambda: _origin(task, split, features),
-        lambda work, directory: _write_texts(work, directory, task, split, features),
+        lambda work: _write_texts(work, task, split, features),
         open_files,
         overwrite=choice.overwrite,
     )
@@ -174,17 +172,17 @@ def _origin(task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _write_texts(
-    work: Path, directory: Path, task: Task, split: str, features: Sequence[str]
-) -> dict[str, Any]:
+def _write_texts(work: Path, task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
     """Writes all examples; empty documents are left out, empty texts of pairs not."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     expected = task.source.expected_bytes(split)
     with (
         progress.Work(f"caching {task.title} {split}", expected, "B") as caching,
-        _Writer(work, directory, vocabularies, caching) as writer,
+        (work / TOKENS).open("wb") as tokens,
+        (work / ENDS).open("wb") as ends,
         record_warnings() as warnings,
     ):
+        writer = _Writer(tokens, ends, vocabularies, caching)
         is_within_text = False
         for fields, is_whole in task.examples(split):
             texts = [task.text_of(fields, feature) for feature in features]
@@ -214,28 +212,19 @@ class _Writer:
 
     def __init__(
         self,
-        work: Path,
-        directory: Path,
+        tokens: BinaryIO,
+        ends: BinaryIO,
         vocabularies: Sequence[Vocabulary],
         caching: progress.Work,
     ):
         self.examples = self.tokens = self.text_bytes = self.largest_id = 0
-        self._directory, self._vocabularies, self._caching = directory, vocabularies, caching
+        self._tokens, self._ends = tokens, ends
+        self._vocabularies, self._caching = vocabularies, caching
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         largest = max(vocabulary.size for vocabulary in vocabularies)
         self._dtype = ID_TYPES[largest > 1 << 16]
-        with writing(directory):
-            self._files = {name: (work / name).open("wb") for name in (TOKENS, ENDS)}
-            self._files[ENDS].write(bytes(HEADER_BYTES))
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            with contextlib.suppress(OSError):  # a full disk has been reported by `write`
-                file.close()
+        ends.write(bytes(HEADER_BYTES))
 
     def add(self, texts: Sequence[bytes]) -> None:
         """Adds an example, a text of every feature."""
@@ -264,9 +253,8 @@ class _Writer:
             ends = stops + np.arange(1, stops.size + 1)
             end_ids = [vocabulary.end_id for vocabulary in self._vocabularies]
             ids = np.insert(ids, stops, np.resize(end_ids, stops.size))
-        with writing(self._directory):
-            self._files[TOKENS].write(ids.tobytes())
-            self._files[ENDS].write((ends + self.tokens).astype("<i8").tobytes())
+        self._tokens.write(ids.tobytes())
+        self._ends.write((ends + self.tokens).astype("<i8").tobytes())
         self.examples += ends.size // len(self._vocabularies)
         self.tokens += ids.size
         self.largest_id = max(self.largest_id, int(ids.max(initial=0)))
@@ -276,14 +264,13 @@ class _Writer:
 
     def finish(self) -> dict[str, Any]:
         shape = (self.examples, len(self._vocabularies))
-        with writing(self._directory):
-            self._files[ENDS].seek(0)
-            header = {"descr": "<i8", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(self._files[ENDS], header)
-            assert self._files[ENDS].tell() == HEADER_BYTES
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
+        self._ends.seek(0)
+        header = {"descr": "<i8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._ends, header)
+        assert self._ends.tell() == HEADER_BYTES
+        for file in (self._tokens, self._ends):
+            file.flush()
+            os.fsync(file.fileno())
         names = ("examples", "tokens", "text_bytes", "largest_id")
         return {**{name: getattr(self, name) for name in names}, "dtype": self._dtype.str}
 

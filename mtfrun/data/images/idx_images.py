@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -68,41 +67,31 @@ class IdxImages(ImageSource):
 
     def fingerprint(self, split: str) -> object:
         self.check_split(split)
-        paths = [_find(self._path(split, name)) for name in (_IMAGES, _LABELS)]
-        files = file_states(paths)
+        files = file_states(self._path(split, name) for name in (_IMAGES, _LABELS))
         return {"source": type(self).__name__, "num_classes": self.num_classes, "files": files}
 
     def _path(self, split: str, name: str) -> str:
-        directory = absolute_path(self.directory)
-        return str(directory / f"{_PREFIXES[split]}-{name}")
+        path = absolute_path(self.directory) / f"{_PREFIXES[split]}-{name}"
+        for candidate in (path, path.with_name(f"{path.name}.gz")):
+            if candidate.is_file():
+                return str(candidate)
+        raise DataError(f"cannot read {path} or {path}.gz: No such file")
 
 
 def read_idx(path: str, num_dims: int) -> np.ndarray:
-    """Returns the uint8 array of `path` or `path`.gz; http://yann.lecun.com/exdb/mnist/."""
+    """Returns the uint8 array of a file; http://yann.lecun.com/exdb/mnist/."""
     sizes, header_bytes = _sizes(path, num_dims), 4 + 4 * num_dims
     expected = math.prod(sizes)
     # One byte more, of which a compressed file may make any number.
-    content = _read(path, header_bytes + expected + 1)
-    count = len(content) - header_bytes
-    if count != expected:
-        actual = "more" if count > expected else count
+    content = b"".join(blocks(path, header_bytes, expected + 1, is_raw=True))
+    if len(content) != expected:
+        actual = "more" if len(content) > expected else len(content)
         raise DataError(f"{path} has {actual} bytes of data, not {sizes}: damaged")
-    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(sizes)
+    return np.frombuffer(content, np.uint8).reshape(sizes)
 
 
 def _sizes(path: str, num_dims: int) -> list[int]:
-    header = _read(path, 4 + 4 * num_dims)
+    header = b"".join(blocks(path, 0, 4 + 4 * num_dims, is_raw=True))
     if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < 4 + 4 * num_dims:
         raise DataError(f"{path} is not an IDX file of bytes with {num_dims} dimension(s)")
     return [int(size) for size in np.frombuffer(header, ">u4", num_dims, offset=4)]
-
-
-def _read(path: str, size: int) -> bytes:
-    return b"".join(blocks(str(_find(path)), 0, size, is_raw=True))
-
-
-def _find(path: str) -> Path:
-    for candidate in (Path(path), Path(f"{path}.gz")):
-        if candidate.is_file():
-            return candidate
-    raise DataError(f"cannot read {path} or {path}.gz: No such file")

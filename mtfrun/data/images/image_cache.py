@@ -11,14 +11,14 @@ A cache is a directory with the images of one split of a source:
 
 from __future__ import annotations
 
-import abc
+import contextlib
 import functools
 import hashlib
 import math
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -30,11 +30,10 @@ from mtfrun.data.cache.directory import (
     open_or_build,
     read_manifest,
     reading,
-    writing,
 )
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import EncodedImage, PixelImage, StoredImage, size_of
-from mtfrun.data.images.image_source import ImageExample, ImageSource
+from mtfrun.data.images.image_source import ImageSource
 from mtfrun.display import progress
 
 # Version of the format and of the code that makes it; another one is another cache.
@@ -46,20 +45,24 @@ _IMAGES_PER_REPORT = 64
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
 
 
-class ImageCache(abc.ABC):
-    """The images of one split of a source, with random access; labels int32 [images].
+class ImageCache:
+    """The images of one split of a source, with random access.
 
     Raises DamagedCacheError if the files or `origin` differ from those written. All images are read
-    if `anew`, or if they may have changed. `files` are the names of the files with the images.
-    """
+    if `anew`, or if they may have changed.
 
-    files: ClassVar[Sequence[str]]
+    Attributes:
+      labels: int32 [images].
+      pixels: uint8 [images, rows, cols, channels], mapped into memory; None for different sizes.
+    """
 
     def __init__(
         self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
     ):
         self.directory = directory
-        names = (*self.files, LABELS)
+        self.pixels: np.ndarray | None = None
+        has_pixels = (directory / PIXELS).exists()
+        names = (PIXELS, LABELS) if has_pixels else (RECORDS, SIZES, LABELS)
         self.manifest = read_manifest(directory, names, origin=origin, anew=anew)
         with reading(directory, *_DAMAGE_ERRORS):
             self.labels: np.ndarray = np.load(directory / LABELS, mmap_mode="r")
@@ -67,7 +70,14 @@ class ImageCache(abc.ABC):
                 raise RuntimeError(f"{LABELS} has {len(self.labels)} labels")
             if not 0 <= self.labels.min() <= self.labels.max() < len(self.manifest["label_names"]):
                 raise RuntimeError(f"{LABELS} has a label that is not a class")
-            self._map_images()
+            if has_pixels:
+                self.pixels = self._map_pixels()
+                return
+            self._sizes: np.ndarray = np.load(directory / SIZES, mmap_mode="r")
+            # No reading ahead: records are read at random.
+            self._reader = ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
+            if self._reader.num_records() != len(self):
+                raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,62 +86,10 @@ class ImageCache(abc.ABC):
     def fingerprint(self) -> str:
         return str(self.manifest["sha256"])
 
-    @abc.abstractmethod
-    def _map_images(self) -> None:
-        """Opens the files with the images; raises RuntimeError if they do not fit the labels."""
-
-    @abc.abstractmethod
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
         """Returns the images with these numbers, int64 [images], in their order."""
-
-    @classmethod
-    @abc.abstractmethod
-    def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-        """Writes the images of a cache that is built in `work` and will stand in `directory`."""
-
-
-class PixelCache(ImageCache):
-    """Images of one size, mapped into memory: `pixels` are uint8 [images, rows, cols, channels]."""
-
-    files: ClassVar[Sequence[str]] = (PIXELS,)
-
-    def _map_images(self) -> None:
-        path = self.directory / PIXELS
-        shape = (len(self), *self.manifest["size"])
-        size = path.stat().st_size
-        if size != math.prod(shape):
-            raise RuntimeError(f"{PIXELS} has {size} bytes instead of {math.prod(shape)}")
-        # A plain array: the class memmap makes every access slower.
-        self.pixels = np.asarray(np.memmap(path, np.uint8, "r", shape=shape))
-
-    def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
-        return [PixelImage(pixels) for pixels in self.pixels[numbers]]
-
-    @classmethod
-    def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-        with writing(directory):
-            file = (work / PIXELS).open("wb")
-        with file:
-            for example in examples:
-                with writing(directory):
-                    file.write(example.content)
-            with writing(directory):
-                file.flush()
-
-
-class EncodedCache(ImageCache):
-    """Images of different sizes, as JPEG and PNG files in one file of records."""
-
-    files: ClassVar[Sequence[str]] = (RECORDS, SIZES)
-
-    def _map_images(self) -> None:
-        self._sizes: np.ndarray = np.load(self.directory / SIZES, mmap_mode="r")
-        # No reading ahead: records are read at random.
-        self._reader = ArrayRecordReader(str(self.directory / RECORDS), "readahead_buffer_size:0")
-        if self._reader.num_records() != len(self):
-            raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
-
-    def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
+        if self.pixels is not None:
+            return [PixelImage(pixels) for pixels in self.pixels[numbers]]
         with reading(self.directory, *_DAMAGE_ERRORS):
             contents = self._reader.read(numbers.tolist())
         channels = self.manifest["size"][-1]
@@ -140,36 +98,20 @@ class EncodedCache(ImageCache):
             for content, (rows, cols) in zip(contents, self._sizes[numbers].tolist(), strict=True)
         ]
 
-    @classmethod
-    def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-        # Images are compressed already; a group of one record is read without its neighbours.
-        writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
-        sizes: list[tuple[int, int]] = []
-        try:
-            for example in examples:
-                sizes.append(size_of(example.content))
-                writer.write(example.content)
-        finally:
-            # Threads write; an error of the file system may be known at the end only.
-            with writing(directory):
-                try:
-                    writer.close()
-                except RuntimeError as error:
-                    raise OSError(str(error).split(";")[0]) from error
-        with writing(directory):
-            np.save(work / SIZES, np.array(sizes, np.int32).reshape(-1, 2))
+    def _map_pixels(self) -> np.ndarray:
+        path = self.directory / PIXELS
+        shape = (len(self), *self.manifest["size"])
+        size = path.stat().st_size
+        if size != math.prod(shape):
+            raise RuntimeError(f"{PIXELS} has {size} bytes instead of {math.prod(shape)}")
+        # A plain array: the class memmap makes every access slower.
+        return np.asarray(np.memmap(path, np.uint8, "r", shape=shape))
 
 
-Cache = TypeVar("Cache", bound=ImageCache)
-
-
-def open_cache(
-    kind: type[Cache], source: ImageSource, split: str, choice: CacheChoice = EVERY_CACHE
-) -> Cache:
+def open_cache(source: ImageSource, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
     """Returns the cache of a split, after building it if it is missing.
 
-    Waits while another process builds the same cache. `kind` is PixelCache for images of one size,
-    EncodedCache for different sizes.
+    Waits while another process builds the same cache.
     """
 
     def origin() -> dict[str, Any]:
@@ -181,31 +123,58 @@ def open_cache(
             "source": source.fingerprint(split),
         }
 
-    def build(work: Path, directory: Path) -> dict[str, Any]:
-        labels: list[int] = []
-        digest = hashlib.sha256()
+    return open_or_build(
+        functools.partial(cache_path, choice.cache_dir, type(source).__name__, split),
+        origin,
+        lambda work: _write_images(work, source, split),
+        functools.partial(ImageCache, anew=choice.anew),
+        overwrite=choice.overwrite,
+    )
 
-        def note_labels(caching: progress.Work) -> Iterator[ImageExample]:
-            num_bytes = 0
-            for example in source.examples(split):
-                labels.append(example.label)
-                digest.update(example.content)
-                num_bytes += len(example.content)
-                if len(labels) % _IMAGES_PER_REPORT == 0:
-                    caching.move_to(num_bytes, f"{len(labels):,} images")
-                yield example
 
-        with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
-            kind.write(work, directory, note_labels(caching))
-        if not labels:
-            why = source.why_empty(split)
-            raise DataError(f'split "{split}" of {source} holds no images: {why}')
-        array = np.array(labels, np.int32)
-        digest.update(array.tobytes())
-        with writing(directory):
-            np.save(work / LABELS, array)
-        return {"images": len(labels), "sha256": digest.hexdigest()}
+def _write_images(work: Path, source: ImageSource, split: str) -> dict[str, Any]:
+    is_encoded = source.size[0] is None
+    labels: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    digest, num_bytes = hashlib.sha256(), 0
+    with (
+        progress.Work(f"caching {source.title} {split}", None, "B") as caching,
+        _open_images(work, is_encoded=is_encoded) as write,
+    ):
+        for content, label in source.examples(split):
+            write(content)
+            digest.update(content)
+            labels.append(label)
+            if is_encoded:
+                sizes.append(size_of(content))
+            num_bytes += len(content)
+            if len(labels) % _IMAGES_PER_REPORT == 0:
+                caching.move_to(num_bytes, f"{len(labels):,} images")
+    if not labels:
+        why = source.why_empty(split)
+        raise DataError(f'split "{split}" of {source} holds no images: {why}')
+    if is_encoded:
+        np.save(work / SIZES, np.array(sizes, np.int32))
+    array = np.array(labels, np.int32)
+    np.save(work / LABELS, array)
+    digest.update(array.tobytes())
+    return {"images": len(labels), "sha256": digest.hexdigest()}
 
-    place = functools.partial(cache_path, choice.cache_dir, type(source).__name__, split)
-    open_in = functools.partial(kind, anew=choice.anew)
-    return open_or_build(place, origin, build, open_in, overwrite=choice.overwrite)
+
+@contextlib.contextmanager
+def _open_images(work: Path, *, is_encoded: bool) -> Iterator[Callable[[bytes], object]]:
+    """Yields the function that writes an image."""
+    if not is_encoded:
+        with (work / PIXELS).open("wb") as file:
+            yield file.write
+        return
+    # Images are compressed already; a group of one record is read without its neighbours.
+    writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
+    try:
+        yield writer.write
+    finally:
+        # Threads write; an error of the file system may be known at the end only.
+        try:
+            writer.close()
+        except RuntimeError as error:
+            raise OSError(str(error).split(";")[0]) from error

@@ -15,7 +15,7 @@ from mtfrun.data.cache.tokens import Cached
 from mtfrun.data.data import Data, short_json
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
-from mtfrun.data.images.image_cache import EncodedCache, ImageCache, PixelCache, open_cache
+from mtfrun.data.images.image_cache import ImageCache, open_cache
 from mtfrun.data.images.image_files import (
     StoredImage,
     encode_image,
@@ -106,23 +106,18 @@ class ImageData(Data):
         return {"num_classes": len(self.label_names), "image": self.image}
 
     def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
-        rows: Rows
-        if self.crop is None and not self.augmentations:
-            rows = self.rows("train")
-        else:
-            crop, cache = self.crop or self._crop_of_evaluation, self._cache("train")
-            rows = CroppedRows(cache, self._rows_and_cols, crop, self.augmentations)
+        rows = self.rows("train")
+        if self.crop or self.augmentations:
+            crop = self.crop or self._crop_of_evaluation
+            rows = dataclasses.replace(rows, crop=crop, augmentations=self.augmentations)
         return Batches([rows], batch, seed=seed, host=host)
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         check_range("batch", batch, COUNT)
         return every_row(self.rows(split), batch)
 
-    def rows(self, split: str) -> Rows:
-        size, cache = self._rows_and_cols, self._cache(split)
-        if self.image_size is None and isinstance(cache, PixelCache):
-            return PixelRows(cache)
-        return CroppedRows(cache, size, self._crop_of_evaluation)
+    def rows(self, split: str) -> ImageRows:
+        return ImageRows(self._rows_and_cols, self.centre_crop, self._cache(split))
 
     def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
         """Yields the images of a split in order, as for evaluation, and their labels."""
@@ -205,56 +200,42 @@ class ImageData(Data):
         return self.centre_crop or WholeImage()
 
     def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
-        self._check_source()
-        choice = dataclasses.replace(choice, cache_dir=choice.cache_dir or self.cache_dir)
-        kind = EncodedCache if self._summary.size[0] is None else PixelCache
-        return open_cache(kind, self.source, split, choice)
-
-    def _check_source(self) -> None:
         present = _SourceSummary(self.source.size, self.source.label_names)
         if present != self._summary:
             trained = f"the run was trained on {self._summary}"
             remedy = "name images of the same classes and size"
             raise DataError(f"{self.source} has {present}, and {trained}: {remedy}")
+        choice = dataclasses.replace(choice, cache_dir=choice.cache_dir or self.cache_dir)
+        return open_cache(self.source, split, choice)
 
 
 @dataclasses.dataclass(frozen=True)
-class _ImageRows(Rows):
+class ImageRows(Rows):
+    """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads.
+
+    Without a crop, images of one size as the cache stores them: a batch is one gather.
+    """
+
+    size: tuple[int, int]
+    crop: Crop | None
     cache: ImageCache
+    augmentations: Sequence[Augmentation] = ()
 
     def __len__(self) -> int:
         return len(self.cache)
 
-    def _add_labels(self, images: np.ndarray, selection: Selection) -> Batch:
+    def take(self, selection: Selection) -> Batch:
+        if self.crop is None and self.cache.pixels is not None:
+            images = self.cache.pixels[selection.rows]
+        else:
+            stored = zip(self.cache.images(selection.rows), selection.generators(), strict=True)
+            images = np.stack(in_threads(self._prepare, list(stored)))
         labels = self.cache.labels[selection.rows]
         return {IMAGES: images, LABELS: labels, WEIGHTS: np.ones_like(labels)}
 
-
-@dataclasses.dataclass(frozen=True)
-class PixelRows(_ImageRows):
-    """Images of one size as the cache stores them; a batch is one gather."""
-
-    cache: PixelCache
-
-    def take(self, selection: Selection) -> Batch:
-        return self._add_labels(self.cache.pixels[selection.rows], selection)
-
-
-@dataclasses.dataclass(frozen=True)
-class CroppedRows(_ImageRows):
-    """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads."""
-
-    size: tuple[int, int]
-    crop: Crop
-    augmentations: Sequence[Augmentation] = ()
-
-    def take(self, selection: Selection) -> Batch:
-        images = self.cache.images(selection.rows)
-        prepared = in_threads(self._prepare, list(zip(images, selection.generators(), strict=True)))
-        return self._add_labels(np.stack(prepared), selection)
-
     def _prepare(self, image_and_noise: tuple[StoredImage, np.random.Generator]) -> np.ndarray:
         image, generator = image_and_noise
+        assert self.crop is not None
         pixels = image.crop(self.crop(image.size, generator), self.size)
         for augment in self.augmentations:
             pixels = augment(pixels, generator)

@@ -59,17 +59,6 @@ def open_image(path: str, channels: int) -> Image.Image:
     return _open(read_file(path), channels, path)[0]
 
 
-def open_mask(path: str) -> Image.Image:
-    """Returns the indices of classes of a PNG file: grey levels, or places in a palette."""
-    content = read_file(path)
-    with _decoding(path), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        mode, pixels = image.mode, np.asarray(image)
-    if mode not in ("1", "L", "P"):
-        rule = "its pixels must be indices of classes, grey or with a palette, in 8 bits"
-        raise DataError(f"the mask {path} is {mode}: {rule}")
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
 def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
     """Returns a JPEG or PNG file that only needs decoding, after checking that it is whole.
 
@@ -110,7 +99,7 @@ def _open(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]
     """Returns an upright image in the mode of `channels`, and whether the file has it as it is."""
     if channels not in _MODES:
         raise DataError(f"images of {channels} channels cannot be read from files, only of 1 or 3")
-    with _decoding(place), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with decoding_image(place), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         is_plain = (
             image.format == "JPEG"
             and image.mode in _MODES.values()
@@ -120,7 +109,7 @@ def _open(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]
 
 
 @contextlib.contextmanager
-def _decoding(place: str) -> Iterator[None]:
+def decoding_image(place: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.files import absolute_path, file_states
 from mtfrun.data.images.image_files import encode_image, in_threads, read_file
-from mtfrun.data.sources.records import BadRecords
+from mtfrun.data.sources.records import BadRecordError, skip_bad
 from mtfrun.data.sources.source import MissingSource, SplitSource
 from mtfrun.data.splits import SHARES, SPLITS, split_of
 from mtfrun.display.streams import quiet_stderr
@@ -89,26 +89,21 @@ class ImageFile(NamedTuple):
 
 
 def check_images(
-    files: Iterable[ImageFile], channels: int, bad: BadRecords
-) -> Iterator[ImageExample]:
+    files: Iterable[ImageFile], channels: int
+) -> Iterator[ImageExample | BadRecordError]:
     """Yields the images in their order, after decoding each to see that it is whole."""
 
-    def check(file: ImageFile) -> ImageExample | DataError:
+    def check(file: ImageFile) -> ImageExample | BadRecordError:
         try:
             return ImageExample(encode_image(file.read(), channels, file.place).content, file.label)
         except DataError as error:
-            return error
+            return BadRecordError(str(error))
 
     remaining = iter(files)
     while chunk := list(itertools.islice(remaining, _TOGETHER)):
         with quiet_stderr():  # libjpeg prints warnings about damaged files
             examples = in_threads(check, chunk)
-        for example in examples:
-            if isinstance(example, DataError):
-                bad.add(str(example))
-            else:
-                yield example
-    bad.warn()
+        yield from examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +154,8 @@ class ImageFolders(ImageSource):
             ImageFile(str(path), numbers[name], functools.partial(read_file, str(path)))
             for name, path in self._paths(split)
         )
-        return check_images(files, self.channels, BadRecords(self, split, self.skip_bad_records))
+        images = check_images(files, self.channels)
+        return skip_bad(images, self, split, self.skip_bad_records)
 
     def fingerprint(self, split: str) -> object:
         self.check_split(split)

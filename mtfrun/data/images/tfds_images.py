@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +18,9 @@ from mtfrun.data.images.image_source import (
     ImageSource,
     check_images,
 )
-from mtfrun.data.sources.embedded_datasets import Digits
-from mtfrun.data.sources.records import BadRecords
-from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
+from mtfrun.data.sources.embedded_datasets import DIGITS, EmbeddedDataset
+from mtfrun.data.sources.records import skip_bad
+from mtfrun.data.sources.tfds_dataset import TfdsDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TfdsImages(TfdsDataset, ImageSource):
         since they cannot be read; for images of many sizes.
     """
 
-    embedded: ClassVar[Embedded] = {Digits.name: Digits}
+    embedded: ClassVar[Mapping[str, EmbeddedDataset]] = {DIGITS.name: DIGITS}
 
     name: str
     image_feature: str = "image"
@@ -69,8 +69,8 @@ class TfdsImages(TfdsDataset, ImageSource):
     def examples(self, split: str) -> Iterator[ImageExample]:
         rows, _, channels = self.size
         if rows is None:
-            bad = BadRecords(self, split, self.skip_bad_records)
-            return check_images(self._image_files(split), channels, bad)
+            images = check_images(self._image_files(split), channels)
+            return skip_bad(images, self, split, self.skip_bad_records)
         return (
             ImageExample(example[self.image_feature].tobytes(), int(example[self.label_feature]))
             for example in self._examples(split)

@@ -9,23 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.rows.order import ONLY_HOST, Host, Order, Selection
+from mtfrun.data.rows.order import ONLY_HOST, Host, Mixing, Selection, Shuffle
 from mtfrun.errors.checks import COUNT, check_range
 
 Batch = Mapping[str, np.ndarray]
 """Features [batch, ...] by name, int32 or uint8."""
-
-
-class Density(NamedTuple):
-    """The tokens and positions of rows, and the tokens that are cut off."""
-
-    tokens: int
-    capacity: int
-    cut_tokens: int
-
-    @property
-    def fraction(self) -> float:
-        return self.tokens / self.capacity
 
 
 class Places(NamedTuple):
@@ -57,10 +45,9 @@ class Rows(abc.ABC):
         """Returns the places of examples of the source; DataError for rows that do not know."""
         raise DataError(f"{type(self).__name__} do not say which examples they hold")
 
-    @property
-    def density(self) -> Density | None:
-        """The exact density of the rows; None if unknown before all are made."""
-        return None
+    def divide(self, numbers: np.ndarray, batch: int) -> list[np.ndarray]:
+        """Returns the numbers of the rows of every batch of an evaluation, by default in order."""
+        return [numbers[first : first + batch] for first in range(0, len(numbers), batch)]
 
 
 class Batches(Iterator[Batch]):
@@ -68,12 +55,18 @@ class Batches(Iterator[Batch]):
 
     A batch is a pure function of seed, position and host. Setting `position`, the number of
     examples consumed by all hosts, resumes a run, also with another batch size or other hosts.
-    `components` may be replaced by others of the same lengths.
+    Every component is shuffled anew in each epoch. `components` may be replaced by others of the
+    same lengths.
 
     Args:
       batch: rows over all hosts.
-      rates, max_epochs: see `Order`.
+      rates: how often rows of each component are drawn, relative to each other.
+      max_epochs: epochs after which a component is no longer drawn; None for one or more.
+
+    Attributes:
       examples_per_row: means by component name, for `examples_before`; by default 1 of "".
+      shuffles: the order of each component's rows.
+      mixing: the component at every position.
     """
 
     def __init__(
@@ -88,17 +81,24 @@ class Batches(Iterator[Batch]):
         host: Host = ONLY_HOST,
     ):
         check_range("batch", batch, COUNT)
+        sizes = [len(rows) for rows in components]
+        if min(sizes) < 1:
+            raise DataError("there are no rows to train on: choose another source or split")
         self.position = 0
         self.batch = batch
         self.components = components
-        self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
-        self._examples_per_row = examples_per_row or {"": 1.0}
+        self._seed = seed
+        self.shuffles = [Shuffle(size, seed + number) for number, size in enumerate(sizes)]
+        epochs = max_epochs or [None] * len(sizes)
+        limits = [None if n is None else n * size for n, size in zip(epochs, sizes, strict=True)]
+        self.mixing = Mixing(rates or [1.0] * len(sizes), limits)
+        self.examples_per_row = examples_per_row or {"": 1.0}
         self._local = host.rows_of(batch)
 
     def __next__(self) -> Batch:
         share = len(self._local)
         batch: dict[str, np.ndarray] = {}
-        for component, places, selection in self._order.at(self.position + self._local):
+        for component, places, selection in self.rows_at(self.position + self._local):
             for name, values in self.components[component].take(selection).items():
                 if name not in batch:
                     batch[name] = np.zeros([share, *values.shape[1:]], values.dtype)
@@ -106,27 +106,19 @@ class Batches(Iterator[Batch]):
         self.position += self.batch
         return batch
 
-    def find(self, component: int, examples: np.ndarray, before: int) -> tuple[Places, np.ndarray]:
-        """Returns the places of a component's examples before a position, in ascending order.
-
-        A place for each epoch, and the position of its row, int64 [places].
-        """
-        places = self.components[component].find(examples)
-        positions, numbers = self._order.find(component, places.rows, before)
-        numbers = numbers[np.argsort(positions, kind="stable")]
-        return Places(*(values[numbers] for values in places)), np.sort(positions)
-
-    def components_at(self, count: int) -> list[str]:
-        names = list(self._examples_per_row)
-        components = [""] * count
-        for component, places, _ in self._order.at(self.position + np.arange(count)):
-            for place in places.tolist():
-                components[place] = names[component]
-        return components
+    def rows_at(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, Selection]]:
+        """Yields each component, the indices of its positions, int64 [rows], and its rows there."""
+        components, drawn = self.mixing.at(positions)
+        for component, shuffle in enumerate(self.shuffles):
+            (places,) = np.nonzero(components == component)
+            if places.size:
+                numbers = drawn[places]
+                rows, epochs = shuffle.at(numbers), numbers // shuffle.size
+                yield component, places, Selection(rows, epochs, self._seed)
 
     def examples_before(self, position: int) -> dict[str, float]:
-        rows = self._order.mixing.count_before(position)
-        named = zip(self._examples_per_row.items(), rows, strict=True)
+        rows = self.mixing.count_before(position)
+        named = zip(self.examples_per_row.items(), rows, strict=True)
         return {name: count * per_row for (name, per_row), count in named}
 
 
@@ -147,15 +139,10 @@ class CountedBatches(Iterator[Batch]):
 
 
 def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> CountedBatches:
-    """Returns all rows, or the `max_rows` of `choose_rows`, in order; padding fills up a batch."""
-    numbers = choose_rows(len(rows), max_rows)
-
-    def take(first: int) -> Batch:
-        some = numbers[first : first + batch]
-        return fill_up(rows.take(Selection(some, np.zeros_like(some))), batch, rows)
-
-    starts = range(0, len(numbers), batch)
-    return CountedBatches(map(take, starts), len(starts))
+    """Returns all rows, or the `max_rows` of `choose_rows`, once; padding fills up a batch."""
+    parts = rows.divide(choose_rows(len(rows), max_rows), batch)
+    selections = (Selection(numbers, np.zeros_like(numbers)) for numbers in parts)
+    return CountedBatches((fill_up(rows.take(x), batch, rows) for x in selections), len(parts))
 
 
 def choose_rows(count: int, limit: int | None) -> np.ndarray:
@@ -189,26 +176,16 @@ class Texts(NamedTuple):
     stops: np.ndarray
 
 
-class Collated(NamedTuple):
-    """Texts one after the other, int32 [rows, length].
-
-    Segments count from 1 in each row, positions from 0 in each segment; padding has 0.
-    """
-
-    ids: np.ndarray
-    segmentation: np.ndarray
-    position: np.ndarray
-
-
 def collate(
+    name: str,
     tokens: np.ndarray,
     texts: Texts,
     counts: np.ndarray,
     length: int,
     texts_per_segment: int = 1,
     padding_id: int = 0,
-) -> Collated:
-    """Returns rows of texts from a sequence of tokens.
+) -> dict[str, np.ndarray]:
+    """Returns rows of texts from a sequence of tokens, as `packed_features`; int32 [rows, length].
 
     `counts` [rows] is the number of texts in each row, which have at most `length` ids together.
     `texts_per_segment` is 2 for segments that are pairs; it divides all `counts`.
@@ -216,8 +193,8 @@ def collate(
     Examples:
       >>> texts = Texts(np.array([0, 2, 5]), np.array([2, 3, 2]), np.array([2, 5, 9]))
       >>> tokens = np.array([8, 1, 6, 7, 1, 4, 5, 3, 1])
-      >>> rows = collate(tokens, texts, np.array([2, 1]), 6)
-      >>> rows.ids.tolist(), rows.segmentation.tolist()
+      >>> rows = collate("targets", tokens, texts, np.array([2, 1]), 6)
+      >>> rows["targets"].tolist(), rows["targets_segmentation"].tolist()
       ([[8, 1, 6, 7, 1, 0], [4, 1, 0, 0, 0, 0]], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
     """
     rows = counts.size
@@ -255,8 +232,8 @@ def collate(
         if padding_id:
             ids[~present] = padding_id
         position *= present
-    shape = (rows, length)
-    return Collated(ids.reshape(shape), segmentation.reshape(shape), position.reshape(shape))
+    values = {name: ids, f"{name}_segmentation": segmentation, f"{name}_position": position}
+    return {feature: flat_rows.reshape(rows, length) for feature, flat_rows in values.items()}
 
 
 def spread(first: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

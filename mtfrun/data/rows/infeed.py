@@ -1,10 +1,10 @@
-"""Infeed of batches to a mesh; a thread reads and stacks them ahead while the devices work."""
+"""Infeed of batches to a mesh; a thread reads them ahead while the devices work."""
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
+import itertools
 import operator
 import threading
 import time
@@ -24,8 +24,6 @@ from mtfrun.files.digests import digest_of_rows
 STEPS, OUTER_BATCH = "steps", "outer_batch"
 # Bytes of batches that are read ahead, at least one batch, and their greatest number.
 _BYTES_AHEAD, _MOST_AHEAD = 1 << 26, 256
-# Larger batches are not stacked ahead: the host's memory would hold them once more.
-_BYTES_STACKED_AHEAD = 1 << 28
 
 
 def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
@@ -52,18 +50,10 @@ class _BatchAhead(NamedTuple):
     digest: int
 
 
-class _Stacked(NamedTuple):
-    """Batches, and their features {steps, ...} as arrays with their shapes."""
-
-    batches: Sequence[_BatchAhead]
-    features: Mapping[str, tuple[np.ndarray, mtf.Shape]]
-
-
 class Infeed:
     """Puts the next batches on a mesh, the batches of several steps at a time.
 
-    A thread reads the batches that follow and stacks the next call's, which is expected to be like
-    the last call.
+    A thread reads the batches that follow.
 
     Args:
       batches: dicts of arrays, int32 or uint8, with the batch as first dimension, e.g.
@@ -104,7 +94,7 @@ class Infeed:
             split_batch(shape, outer_batch)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
         self._position = 0
-        self._started: _Producer | None = None
+        self._started: _Reader | None = None
 
     @property
     def position(self) -> int:
@@ -133,21 +123,23 @@ class Infeed:
         check_range("steps", steps, COUNT)
         check_range("capacity", capacity, Range(steps, whole=True))
         start = time.monotonic()
-        stacked = self._producer.next(steps, capacity)
+        batches = self._reader.first(steps)
         self.wait_secs += time.monotonic() - start
-        self.padding = [ahead.padding for ahead in stacked.batches]
-        self.digests = [x.digest for x in stacked.batches] if self.with_digests else []
-        if not stacked.batches:
+        self.padding = [ahead.padding for ahead in batches]
+        self.digests = [ahead.digest for ahead in batches] if self.with_digests else []
+        if not batches:
             return None
-        self._position = stacked.batches[-1].position
-        return {
-            name: mtf.import_tf_tensor(self._mesh, array, shape)
-            for name, (array, shape) in stacked.features.items()
+        features = {
+            name: mtf.import_tf_tensor(self._mesh, *self._stack(name, shape, batches, capacity))
+            for name, shape in self._shapes_of(batches).items()
         }
+        self._reader.drop(len(batches))
+        self._position = batches[-1].position
+        return features
 
-    def check(self, steps: int, capacity: int) -> None:
+    def check(self, steps: int) -> None:
         """Waits until the batches of the next call of `next` are read; raises its error."""
-        self._producer.peek(steps, capacity)
+        self._shapes_of(self._reader.first(steps))
 
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
         """Returns the examples of every task before the position, `steps_ago` batches earlier.
@@ -165,15 +157,13 @@ class Infeed:
             self._started = None
 
     @property
-    def _producer(self) -> _Producer:
+    def _reader(self) -> _Reader:
         if self._started is None:
-            self._started = _Producer(self._read, self._stack)
+            self._started = _Reader(self._read)
         return self._started
 
-    def _read(self) -> _BatchAhead | None:
-        batch = next(self._batches, None)
-        if batch is None:
-            return None
+    def _read(self) -> _BatchAhead:
+        batch = next(self._batches)
         position = self._batches.position if isinstance(self._batches, Batches) else 0
         digest = 0
         if self.with_digests and batch:
@@ -181,86 +171,67 @@ class Infeed:
             digest = digest_of_rows(batch, rows.tolist())
         return _BatchAhead(batch, position, padding_of(batch), digest)
 
-    def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
-        if not batches:
-            return _Stacked(batches, {})
-        first = batches[0].batch
+    def _shapes_of(self, batches: Sequence[_BatchAhead]) -> Mapping[str, mtf.Shape]:
+        """Returns the shapes of the features of whole batches, after checking the batches."""
+        shapes: Mapping[str, mtf.Shape] = self._shapes
+        if self._with_shorter_rows and batches:
+            shapes = _shapes_of_rows(batches[0].batch, shapes)
         local_shapes = {}
-        for name, (batch, *row_dims) in self._shapes.items():
+        for name, (batch, *row_dims) in shapes.items():
             local = mtf.Dimension(batch.name, len(self.host.rows_of(batch.size)))
             local_shapes[name] = mtf.Shape([local, *row_dims])
-        if self._with_shorter_rows:
-            local_shapes = _shapes_of_rows(first, local_shapes)
         for ahead in batches:
             validate_batch(ahead.batch, local_shapes)
-        features = {}
-        for name, local_shape in local_shapes.items():
-            shape = mtf.Shape([self._shapes[name][0], *local_shape.dims[1:]])
-            rows = self.host.rows_of(shape[0].size)
-            # Memory that is never written, for rows of other hosts, is not used either.
-            stacked = np.zeros([capacity, *shape.to_integer_list], first[name].dtype)
-            for step, ahead in enumerate(batches):
-                stacked[step, rows] = ahead.batch[name]
-            steps = mtf.Shape([mtf.Dimension(STEPS, capacity)])
-            whole_shape = steps + split_batch(shape, self._outer_batch)
-            features[name] = stacked.reshape(whole_shape.to_integer_list), whole_shape
-        return _Stacked(batches, features)
+        return shapes
+
+    def _stack(
+        self, name: str, shape: mtf.Shape, batches: Sequence[_BatchAhead], capacity: int
+    ) -> tuple[np.ndarray, mtf.Shape]:
+        """Returns a feature of whole batches {steps, ...}, and its shape."""
+        rows = self.host.rows_of(shape[0].size)
+        # Memory that is never written, for rows of other hosts, is not used either.
+        stacked = np.zeros([capacity, *shape.to_integer_list], batches[0].batch[name].dtype)
+        for step, ahead in enumerate(batches):
+            stacked[step, rows] = ahead.batch[name]
+        steps = mtf.Shape([mtf.Dimension(STEPS, capacity)])
+        whole_shape = steps + split_batch(shape, self._outer_batch)
+        return stacked.reshape(whole_shape.to_integer_list), whole_shape
 
 
-class _Producer:
-    """Reads batches ahead in a thread, and stacks the next call's when enough are there.
+class _Reader:
+    """Reads batches ahead in a thread.
 
-    A call stacks them itself if the thread is still reading, so that a slow batch delays no call
-    while enough are ahead. The executor ends its thread before Python does: a thread that still
-    runs native code then would abort the process.
+    The executor ends its thread before Python does: a thread that still runs native code then would
+    abort the process.
     """
 
-    def __init__(
-        self,
-        read: Callable[[], _BatchAhead | None],
-        stack: Callable[[Sequence[_BatchAhead], int], _Stacked],
-    ):
-        self._read, self._stack = read, stack
+    def __init__(self, read: Callable[[], _BatchAhead]):
+        self._read = read
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
         self._changed = threading.Condition()  # held for all but reading
         self._ahead: collections.deque[_BatchAhead] = collections.deque()
-        self._has_ended = False
-        self._error: BaseException | None = None
-        self._expected: tuple[int, int] | None = None  # steps and capacity of the next call
-        self._stacked: tuple[tuple[int, int], _Stacked] | None = None  # the first ones ahead
-        self._is_running = self._is_stopped = False
+        self._end: BaseException | None = None  # StopIteration, or an error of the data
+        self._steps = 1  # of the last call, which the next one is expected to be like
+        self._is_running = False
 
-    def peek(self, steps: int, capacity: int) -> _Stacked:
+    def first(self, steps: int) -> list[_BatchAhead]:
+        """Waits for so many batches, or the end of the data; raises an error of the data."""
         with self._changed:
-            self._expected = steps, capacity
-            while len(self._ahead) < steps and not self._has_ended:
-                self._run()
-                self._changed.wait()
-            # An error is raised once the batches before it are consumed.
-            if len(self._ahead) < steps and self._error is not None:
-                raise self._error
-            return self._stack_first(steps, capacity)
-
-    def next(self, steps: int, capacity: int) -> _Stacked:
-        with self._changed:
-            stacked = self.peek(steps, capacity)
-            for _ in stacked.batches:
-                self._ahead.popleft()
-            nbytes = sum(array.nbytes for array, _ in stacked.features.values())
-            self._expected = (steps, capacity) if nbytes <= _BYTES_STACKED_AHEAD else None
-            self._stacked = None
+            self._steps = steps
             self._run()
-            return stacked
+            self._changed.wait_for(lambda: len(self._ahead) >= steps or self._end is not None)
+            if len(self._ahead) < steps and not isinstance(self._end, StopIteration | None):
+                raise self._end
+            return list(itertools.islice(self._ahead, steps))
+
+    def drop(self, count: int) -> None:
+        with self._changed:
+            for _ in range(count):
+                self._ahead.popleft()
+            self._run()
 
     def stop(self) -> None:
-        self._is_stopped = True
         self._executor.shutdown(cancel_futures=True)
-
-    def _stack_first(self, steps: int, capacity: int) -> _Stacked:
-        if self._stacked is None or self._stacked[0] != (steps, capacity):
-            first = [self._ahead[i] for i in range(min(steps, len(self._ahead)))]
-            self._stacked = (steps, capacity), self._stack(first, capacity)
-        return self._stacked[1]
 
     def _run(self) -> None:
         if not self._is_running:
@@ -269,33 +240,22 @@ class _Producer:
 
     def _work(self) -> None:
         with self._changed:
-            if self._expected is not None and len(self._ahead) >= self._expected[0]:
-                expected, self._expected = self._expected, None
-                with contextlib.suppress(Exception):  # the call raises it again
-                    self._stack_first(*expected)
-            has_enough = len(self._ahead) >= self._most_ahead()
-            self._is_running = not (has_enough or self._has_ended or self._is_stopped)
+            self._is_running = self._end is None and len(self._ahead) < self._most_ahead()
             if not self._is_running:
                 return
-        ahead = None
         try:
-            ahead = self._read()
+            ahead = [self._read()]
         except BaseException as error:
-            self._error = error
+            ahead, self._end = [], error
         with self._changed:
-            if ahead is None:
-                self._has_ended = True
-            else:
-                self._ahead.append(ahead)
+            self._ahead += ahead
             self._changed.notify_all()
-        self._executor.submit(self._work)
+        self._executor.submit(self._work)  # an error after `stop`
 
     def _most_ahead(self) -> int:
         last = self._ahead[-1].batch if self._ahead else {}
         nbytes = sum(values.nbytes for values in last.values()) or _BYTES_AHEAD
-        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // nbytes))
-        num_stacked = len(self._stacked[1].batches) if self._stacked else 0
-        return max(num_stacked + most, self._expected[0] if self._expected else 0)
+        return max(self._steps, min(_MOST_AHEAD, _BYTES_AHEAD // nbytes))
 
 
 def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:

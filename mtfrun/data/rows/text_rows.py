@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.features import TARGETS
 from mtfrun.data.prompts import bucket
-from mtfrun.data.rows.batches import (
-    Batch,
-    Collated,
-    CountedBatches,
-    Density,
-    Places,
-    Rows,
-    Texts,
-    choose_rows,
-    collate,
-    fill_up,
-    indices_within,
-    spread,
-)
+from mtfrun.data.rows.batches import Batch, Places, Rows, Texts, collate, indices_within, spread
 from mtfrun.data.rows.order import Selection
-from mtfrun.data.rows.packing import pack, stored_plan
+from mtfrun.data.rows.packing import Plan, pack, stored_plan
 
 # Characters of a cache's fingerprint in the names of plans.
 _FINGERPRINT = 16
@@ -67,9 +56,8 @@ class StreamRows(TextRows):
         starts = np.where(nth > 0, self._ends[texts - 1], np.repeat(begins, counts))
         ends = np.minimum(self._ends[texts], np.repeat(stops, counts))
         pieces = Texts(starts, ends - starts, ends)
-        padding_id = self.cache.padding_id
-        rows = collate(self.cache.tokens, pieces, counts, self._length, padding_id=padding_id)
-        return _pack(self.cache.features[0], rows)
+        name, padding_id = self.cache.features[0], self.cache.padding_id
+        return collate(name, self.cache.tokens, pieces, counts, self._length, padding_id=padding_id)
 
     def find(self, examples: np.ndarray) -> Places:
         begins, stops = _bounds(self.cache, examples, 0)
@@ -79,13 +67,13 @@ class StreamRows(TextRows):
         first_of_row = np.searchsorted(self._ends, rows * self._length, "right")
         return Places(numbers, rows, examples[numbers] - first_of_row + 1)
 
-    @property
-    def density(self) -> Density:
-        return Density(self.cache.tokens.size, len(self) * self._length, 0)
-
 
 class _ExampleRows(TextRows):
-    """Rows of undivided examples; one length of the rows if the features are joined."""
+    """Rows of undivided examples, in one feature "targets" of `joined` ids if that is given.
+
+    Longer texts are trimmed to `lengths` [features], before their end or in `cut_at_front` at the
+    beginning.
+    """
 
     def __init__(
         self,
@@ -97,34 +85,48 @@ class _ExampleRows(TextRows):
     ):
         super().__init__(cache)
         self._is_joined = joined is not None
+        self._limits, self._cut_at_front = lengths, cut_at_front
         texts = dict(zip(cache.features, lengths, strict=True))
         self.lengths = texts if joined is None else {TARGETS: joined}
-        self._examples: _Pieces | _TrimmedTexts = _TrimmedTexts(cache, lengths, cut_at_front)
 
     @property
     def row_sizes(self) -> np.ndarray:
         """int32 [examples, features of the rows] number of ids of every example."""
-        sizes = self._examples.sizes
+        sizes = np.minimum(self.cache.lengths, np.asarray(self._limits, np.int32))
         return sizes.sum(1, keepdims=True, dtype=np.int32) if self._is_joined else sizes
 
-    @property
-    def density(self) -> Density:
-        tokens = int(self._examples.sizes.sum(dtype=np.int64))
-        capacity = len(self) * sum(self.lengths.values())
-        return Density(tokens, capacity, self.cache.tokens.size - tokens)
+    def _texts(self, examples: np.ndarray) -> list[Texts]:
+        """Returns the texts of examples, by feature of the cache."""
+        texts = []
+        for column, limit in enumerate(self._limits):
+            starts, stops = _bounds(self.cache, examples, column)
+            sizes = np.minimum(stops - starts, limit)
+            if self.cache.features[column] in self._cut_at_front:
+                starts = stops - sizes
+            texts.append(Texts(starts, sizes, stops))
+        return texts
 
     def _collate(
         self, examples: np.ndarray, counts: np.ndarray, lengths: Mapping[str, int]
-    ) -> Iterator[tuple[str, Collated]]:
-        """Yields the name of every feature and its rows, of as many examples as `counts` say."""
-        texts, texts_per_segment = self._examples.texts(examples), 1
+    ) -> dict[str, np.ndarray]:
+        """Returns rows of as many examples as `counts` say, see `packed_features`."""
+        texts, texts_per_segment = self._texts(examples), 1
         if self._is_joined:
             counts, texts_per_segment = counts * len(texts), len(texts)
             texts = [Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))]
-        tokens = self.cache.tokens
+        batch: dict[str, np.ndarray] = {}
         for (name, length), feature in zip(lengths.items(), texts, strict=True):
-            padding_id = self.padding_of(name)
-            yield name, collate(tokens, feature, counts, length, texts_per_segment, padding_id)
+            tokens, padding_id = self.cache.tokens, self.padding_of(name)
+            batch |= collate(name, tokens, feature, counts, length, texts_per_segment, padding_id)
+        return batch
+
+
+class _Further(NamedTuple):
+    """The further pieces of long texts: their texts, where they begin, and their ids."""
+
+    texts: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
 
 
 class PackedRows(_ExampleRows):
@@ -140,25 +142,17 @@ class PackedRows(_ExampleRows):
         such as "inputs end targets end"; None for rows of each feature.
 
     Attributes:
-      plan: the examples of every row, from `pack`, stored with the cache.
+      plan: the pieces of every row, from `pack`, stored with the cache: piece n is the beginning of
+        example n, and the further pieces follow.
     """
 
-    def __init__(
-        self,
-        cache: TokenCache,
-        lengths: Sequence[int],
-        *,
-        joined: int | None = None,
-        cut_at_front: Collection[str] = (),
-    ):
-        super().__init__(cache, lengths, joined=joined, cut_at_front=cut_at_front)
-        if len(lengths) == 1 and joined is None:
-            self._examples = _Pieces(cache, lengths[0])
-        name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
-        self.plan = stored_plan(
-            cache.directory,
-            f"{name}-{cache.fingerprint[:_FINGERPRINT]}",
-            len(self._examples),
+    @functools.cached_property
+    def plan(self) -> Plan:
+        joined = f"-joined-{self.lengths[TARGETS]}" if self._is_joined else ""
+        return stored_plan(
+            self.cache.directory,
+            f"{'-'.join(map(str, self._limits))}{joined}-{self.cache.fingerprint[:_FINGERPRINT]}",
+            len(self.cache) + self._further.sizes.size,
             lambda: pack(self.row_sizes, list(self.lengths.values())),
         )
 
@@ -168,19 +162,46 @@ class PackedRows(_ExampleRows):
     def take(self, selection: Selection) -> Batch:
         first = self.plan.row_starts[selection.rows]
         counts = self.plan.row_starts[selection.rows + 1] - first
-        examples = self.plan.examples[spread(first, counts)[0]]
-        batch: dict[str, np.ndarray] = {}
-        for name, rows in self._collate(examples, counts, self.lengths):
-            batch |= _pack(name, rows)
-        return batch
+        pieces = self.plan.examples[spread(first, counts)[0]]
+        return self._collate(pieces, counts, self.lengths)
 
     def find(self, examples: np.ndarray) -> Places:
-        numbers, pieces = self._examples.pieces_of(examples)
+        first = np.searchsorted(self._further.texts, examples, "left")
+        counts = np.searchsorted(self._further.texts, examples, "right") - first
+        further, numbers = spread(len(self.cache) + first, counts)
+        numbers, pieces = np.append(np.arange(len(examples)), numbers), np.append(examples, further)
         order = np.argsort(pieces)
         (places,) = np.nonzero(np.isin(self.plan.examples, pieces))
         which = order[np.searchsorted(pieces[order], self.plan.examples[places])]
         rows = np.searchsorted(self.plan.row_starts, places, "right") - 1
         return Places(numbers[which], rows, places - self.plan.row_starts[rows] + 1)
+
+    @property
+    def row_sizes(self) -> np.ndarray:
+        further = self._further.sizes.astype(np.int32)[:, np.newaxis]
+        return np.concatenate([super().row_sizes, further]) if further.size else super().row_sizes
+
+    @functools.cached_property
+    def _further(self) -> _Further:
+        if len(self._limits) > 1 or self._is_joined:
+            return _Further(*[np.zeros([0], np.int64)] * 3)
+        (longest,), lengths = self._limits, self.cache.lengths[:, 0]
+        (texts,) = np.nonzero(lengths > longest)
+        counts = (lengths[texts] - 1) // longest
+        starts, stops = _bounds(self.cache, texts, 0)
+        starts = np.repeat(starts, counts) + (indices_within(counts) + 1) * longest
+        sizes = np.minimum(longest, np.repeat(stops, counts) - starts)
+        return _Further(np.repeat(texts, counts), starts, sizes)
+
+    def _texts(self, pieces: np.ndarray) -> list[Texts]:
+        if not self._further.sizes.size:
+            return super()._texts(pieces)
+        further = pieces - len(self.cache)
+        is_further = further >= 0
+        ((starts, sizes, _),) = super()._texts(np.where(is_further, 0, pieces))
+        starts[is_further] = self._further.starts[further[is_further]]
+        sizes[is_further] = self._further.sizes[further[is_further]]
+        return [Texts(starts, sizes, starts + sizes)]
 
 
 class PaddedRows(_ExampleRows):
@@ -190,119 +211,42 @@ class PaddedRows(_ExampleRows):
         return len(self.cache)
 
     def take(self, selection: Selection) -> Batch:
-        return self.take_short(selection.rows, self.lengths)
+        return self._take(selection.rows, self.lengths)
 
     def find(self, examples: np.ndarray) -> Places:
         return Places(np.arange(len(examples)), examples, np.zeros_like(examples))
 
-    def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Returns the ids of every feature, int32 [rows, its length in `lengths`]."""
-        collated = self._collate(rows, np.ones_like(rows), lengths)
-        return {name: feature.ids for name, feature in collated}
+    def _take(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+        batch = self._collate(rows, np.ones_like(rows), lengths)
+        return {name: batch[name] for name in lengths}
 
 
-def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> CountedBatches:
-    """Returns every example once, in batches of examples of similar length, the shortest first.
+class RowsByLength(PaddedRows):
+    """Rows whose batches, for evaluation, have examples of similar length, the shortest first.
 
     Features are as long as the longest text of the batch, rounded up by `bucket`: a program is
-    compiled for each combination of lengths. `max_rows` are chosen by `choose_rows`.
+    compiled for each combination of lengths.
     """
-    numbers = choose_rows(len(rows), max_rows)
-    buckets = rows.row_sizes[numbers]
-    for column, longest in enumerate(rows.lengths.values()):
-        bucket_of = np.array([bucket(length, longest) for length in range(longest + 1)])
-        buckets[:, column] = bucket_of[buckets[:, column]]
-    combinations, number = np.unique(buckets, axis=0, return_inverse=True)
-    parts = []
-    for i, combination in enumerate(combinations.tolist()):
-        examples = numbers[number.reshape(-1) == i]
-        lengths = dict(zip(rows.lengths, combination, strict=True))
-        firsts = range(0, examples.size, batch)
-        parts += [(lengths, examples[first : first + batch]) for first in firsts]
-    batches = (fill_up(rows.take_short(some, lengths), batch, rows) for lengths, some in parts)
-    return CountedBatches(batches, len(parts))
 
+    @functools.cached_property
+    def _buckets(self) -> np.ndarray:
+        buckets = self.row_sizes
+        for column, longest in enumerate(self.lengths.values()):
+            bucket_of = np.array([bucket(length, longest) for length in range(longest + 1)])
+            buckets[:, column] = bucket_of[buckets[:, column]]
+        return buckets
 
-class _TrimmedTexts:
-    """The texts of a cache, cut to their features' lengths before the end id, or at the front."""
+    def divide(self, numbers: np.ndarray, batch: int) -> list[np.ndarray]:
+        combinations, group = np.unique(self._buckets[numbers], axis=0, return_inverse=True)
+        groups = [numbers[group.reshape(-1) == i] for i in range(len(combinations))]
+        return [rows for part in groups for rows in super(RowsByLength, self).divide(part, batch)]
 
-    def __init__(self, cache: TokenCache, limits: Sequence[int], cut_at_front: Collection[str]):
-        self._cache = cache
-        self._limits = limits
-        self._cut_at_front = cut_at_front
-
-    def __len__(self) -> int:
-        return len(self._cache)
-
-    @property
-    def sizes(self) -> np.ndarray:
-        sizes: np.ndarray = np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
-        return sizes
-
-    def pieces_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the pieces of examples: the index of each one's example, and its number."""
-        return np.arange(len(examples)), examples
-
-    def texts(self, examples: np.ndarray) -> list[Texts]:
-        texts = []
-        for column, limit in enumerate(self._limits):
-            starts, stops = _bounds(self._cache, examples, column)
-            sizes = np.minimum(stops - starts, limit)
-            if self._cache.features[column] in self._cut_at_front:
-                starts = stops - sizes
-            texts.append(Texts(starts, sizes, stops))
-        return texts
-
-
-class _Pieces:
-    """A cache's texts, long ones cut into pieces: text n begins with piece n; more follow."""
-
-    def __init__(self, cache: TokenCache, longest: int):
-        self._cache = cache
-        self._longest = longest
-        lengths = cache.lengths[:, 0]
-        (texts,) = np.nonzero(lengths > longest)
-        counts = (lengths[texts] - 1) // longest
-        offsets = (indices_within(counts) + 1) * longest
-        starts, stops = _bounds(cache, texts, 0)
-        self._texts = np.repeat(texts, counts)
-        self._starts = np.repeat(starts, counts) + offsets
-        self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
-
-    def __len__(self) -> int:
-        return len(self._cache) + len(self._starts)
-
-    @property
-    def sizes(self) -> np.ndarray:
-        beginnings = np.minimum(self._cache.lengths[:, 0], self._longest)
-        sizes = (self._stops - self._starts).astype(np.int32)
-        return np.concatenate([beginnings, sizes])[:, np.newaxis]
-
-    def pieces_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first = np.searchsorted(self._texts, examples, "left")
-        counts = np.searchsorted(self._texts, examples, "right") - first
-        further, numbers = spread(len(self._cache) + first, counts)
-        return np.append(np.arange(len(examples)), numbers), np.append(examples, further)
-
-    def texts(self, examples: np.ndarray) -> list[Texts]:
-        further = examples - len(self._cache)
-        is_further = further >= 0
-        starts, stops = _bounds(self._cache, np.where(is_further, 0, examples), 0)
-        stops = np.minimum(stops, starts + self._longest)
-        starts[is_further] = self._starts[further[is_further]]
-        stops[is_further] = self._stops[further[is_further]]
-        return [Texts(starts, stops - starts, stops)]
+    def take(self, selection: Selection) -> Batch:
+        sizes = self._buckets[selection.rows].max(0).tolist()
+        return self._take(selection.rows, dict(zip(self.lengths, sizes, strict=True)))
 
 
 def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
     ends = cache.ends.reshape(-1)
     texts = examples.astype(np.int64) * cache.ends.shape[1] + column
     return np.where(texts > 0, ends[texts - 1], 0), ends[texts]
-
-
-def _pack(name: str, rows: Collated) -> dict[str, np.ndarray]:
-    return {
-        name: rows.ids,
-        f"{name}_segmentation": rows.segmentation,
-        f"{name}_position": rows.position,
-    }

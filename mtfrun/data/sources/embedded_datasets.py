@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import abc
+import dataclasses
 import gzip
 import hashlib
 import importlib
@@ -10,9 +10,8 @@ import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -47,75 +46,99 @@ _MACHINE_PREFIXES = (
 )
 
 
-Features = Mapping[str, tfds.features.FeatureConnector]
+_VERSION = "1.0.0"
 
 
-class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
-    """A dataset that is generated on this machine; its docstring is its description."""
+@dataclasses.dataclass(frozen=True)
+class EmbeddedDataset:
+    """A TFDS dataset that is generated on this machine.
 
-    VERSION = tfds.core.Version("1.0.0")
-    features: ClassVar[Features]
-    split_names: ClassVar[Sequence[str]] = SPLITS
-    # TFDS's shuffle reads all examples a second time.
-    disable_shuffling: ClassVar[bool] = False
+    Attributes:
+      examples: the keys and examples of a split.
+      is_shuffled: whether TFDS puts the examples in the order of hashes of their keys, for which it
+        reads them a second time.
+    """
 
-    @abc.abstractmethod
-    def _generate_examples(self, split: str) -> Iterator[tuple[int | str, Mapping[str, object]]]:
-        """Yields (key, example) of a split."""
+    name: str
+    features: Mapping[str, tfds.features.FeatureConnector]
+    examples: Callable[[str], Iterator[tuple[int | str, Mapping[str, object]]]]
+    splits: Sequence[str] = SPLITS
+    config: tfds.core.BuilderConfig | None = None
+    is_shuffled: bool = True
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
+    def directory(self, data_dir: Path) -> Path:
+        names = [self.name] if self.config is None else [self.name, self.config.name]
+        return data_dir.joinpath(*names, _VERSION)
+
+    def builder(self, data_dir: Path) -> tfds.core.DatasetBuilder:
+        return tfds.dataset_builders.AdhocBuilder(
+            name=self.name,
+            version=_VERSION,
             features=tfds.features.FeaturesDict(self.features),
-            disable_shuffling=self.disable_shuffling,
+            split_datasets={split: self.examples(split) for split in self.splits},
+            config=self.config,
+            data_dir=data_dir,
+            description=self.examples.__doc__,
+            disable_shuffling=not self.is_shuffled,
         )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[Any]]:
-        return {split: self._generate_examples(split) for split in self.split_names}
 
-
-class Digits(Embedded):
+def _digits(split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     """1,797 handwritten digits of 8x8 pixels by 13 writers; 1,420 to train on, 377 to test.
 
     The test part of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998),
     UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, as scikit-learn ships it;
     digits_notice.txt has its licence. A hash of an image's number decides its split.
     """
-
-    split_names = ("train", "test")
-
-    features: ClassVar[Features] = {
-        "image": tfds.features.Image(shape=(_DIGITS_SIZE, _DIGITS_SIZE, 1)),
-        "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
-    }
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-        for number, line in enumerate(read_digits()):
-            in_test = _hash(number) / 2**64 < _DIGITS_TEST_SHARE
-            if in_test == (split == "test"):
-                pixels = line[:-1].reshape(_DIGITS_SIZE, _DIGITS_SIZE, 1) * 255 // _DIGITS_LARGEST
-                yield number, {"image": pixels.astype(np.uint8), "label": int(line[-1])}
+    for number, line in enumerate(read_digits()):
+        in_test = _hash(number) / 2**64 < _DIGITS_TEST_SHARE
+        if in_test == (split == "test"):
+            pixels = line[:-1].reshape(_DIGITS_SIZE, _DIGITS_SIZE, 1) * 255 // _DIGITS_LARGEST
+            yield number, {"image": pixels.astype(np.uint8), "label": int(line[-1])}
 
 
-class NumberWords(Embedded):
+def _number_words(split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     """The numbers 0 to 999,999 in digits and in words, a task with exact answers both ways.
 
     `number` is "4096", `words` is "four thousand ninety-six". A hash of the number decides the
     split: 5 % are in validation, 95 % in train.
     """
+    for key, number in enumerate(shuffled_numbers()):
+        if is_held_out(number) == (split == "validation"):
+            yield key, {"number": str(number), "words": spell(number)}
 
-    split_names = ("train", "validation")
-    disable_shuffling = True  # `shuffled_numbers` shuffles already
 
-    features: ClassVar[Features] = dict.fromkeys(("number", "words"), tfds.features.Text())
+def _python_docs(split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """English prose without a download: the topics of `pydoc_data`, one document per topic.
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-        for key, number in enumerate(shuffled_numbers()):
-            if is_held_out(number) == (split == "validation"):
-                yield key, {"number": str(number), "words": spell(number)}
+    Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain. A hash of
+    the topic decides the split.
+    """
+    try:
+        topics = importlib.import_module("pydoc_data.topics").topics
+    except ImportError as error:
+        remedy = "install the full standard library or use python_source"
+        raise DataError(f"python_docs: this Python has no pydoc_data.topics; {remedy}") from error
+    for name, text in sorted(distinct_topics(topics).items()):
+        if split_of(name) == split:
+            yield name, {"name": name, "text": text}
+
+
+def _python_source(split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Code without a download: the standard library's `.py` files, about 10 MB.
+
+    One document per file, named by its path below the library, without tests and generated tables.
+    A hash of the name decides the split.
+    """
+    library = Path(sysconfig.get_path("stdlib"))
+    names = source_files(library)
+    if not names:
+        remedy = "install the full standard library or use python_docs"
+        raise DataError(f"python_source: no .py file under {library}; {remedy}")
+    for name in names:  # files that are empty or not UTF-8 are left out
+        text = (library / name).read_bytes()
+        if split_of(name) == split and text and text.decode("utf-8", "ignore").encode() == text:
+            yield name, {"name": name, "text": text}
 
 
 def running_python() -> tfds.core.BuilderConfig:
@@ -126,55 +149,30 @@ def running_python() -> tfds.core.BuilderConfig:
     )
 
 
-class _PythonTexts(Embedded, skip_registration=True):  # type: ignore[call-arg]
-    """Named texts, of which a hash of the name decides the split."""
-
-    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
-
-    features: ClassVar[Features] = dict.fromkeys(("name", "text"), tfds.features.Text())
-
-    @abc.abstractmethod
-    def texts(self) -> Iterator[tuple[str, str | bytes]]: ...
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-        for name, text in self.texts():
-            if split_of(name) == split:
-                yield name, {"name": name, "text": text}
+def _texts(*names: str) -> Mapping[str, tfds.features.FeatureConnector]:
+    return dict.fromkeys(names, tfds.features.Text())
 
 
-class PythonDocs(_PythonTexts):
-    """English prose without a download: the topics of `pydoc_data`, one document per topic.
-
-    Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain.
-    """
-
-    def texts(self) -> Iterator[tuple[str, str | bytes]]:
-        try:
-            topics = importlib.import_module("pydoc_data.topics").topics
-        except ImportError as error:
-            remedy = "install the full standard library or use python_source"
-            raise DataError(
-                f"python_docs: this Python has no pydoc_data.topics; {remedy}"
-            ) from error
-        yield from sorted(distinct_topics(topics).items())
-
-
-class PythonSource(_PythonTexts):
-    """Code without a download: the standard library's `.py` files, about 10 MB.
-
-    One document per file, named by its path below the library, without tests and generated tables.
-    """
-
-    def texts(self) -> Iterator[tuple[str, str | bytes]]:
-        library = Path(sysconfig.get_path("stdlib"))
-        names = source_files(library)
-        if not names:
-            remedy = "install the full standard library or use python_docs"
-            raise DataError(f"python_source: no .py file under {library}; {remedy}")
-        for name in names:  # files that are empty or not UTF-8 are left out
-            text = (library / name).read_bytes()
-            if text and text.decode("utf-8", "ignore").encode() == text:
-                yield name, text
+DIGITS = EmbeddedDataset(
+    "digits",
+    {
+        "image": tfds.features.Image(shape=(_DIGITS_SIZE, _DIGITS_SIZE, 1)),
+        "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+    },
+    _digits,
+    splits=("train", "test"),
+)
+NUMBER_WORDS = EmbeddedDataset(
+    "number_words",
+    _texts("number", "words"),
+    _number_words,
+    splits=("train", "validation"),
+    is_shuffled=False,  # `shuffled_numbers` shuffles already
+)
+PYTHON_DOCS, PYTHON_SOURCE = (
+    EmbeddedDataset(name, _texts("name", "text"), examples, config=running_python())
+    for name, examples in (("python_docs", _python_docs), ("python_source", _python_source))
+)
 
 
 def read_digits() -> np.ndarray:

@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import tensorflow as tf
 from absl import logging
@@ -27,6 +27,7 @@ from mtfrun.data.sources.streams import (
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import check_record_lengths
 
+T = TypeVar("T")
 FieldNames = Mapping[str, str] | Sequence[str]
 """Our name of each field to the name in the data; a sequence where both are the same."""
 
@@ -42,35 +43,32 @@ class MissingFieldError(BadRecordError):
     """A record lacks a requested field."""
 
 
-class BadRecords:
-    """Counts the malformed records of a split, of which at most `limit` are left out."""
+def skip_bad(
+    records: Iterable[T | BadRecordError], source: object, split: str, limit: int
+) -> Iterator[T]:
+    """Yields good records, and a warning at the end; DataError for one bad one more than `limit`.
 
-    def __init__(self, source: object, split: str, limit: int) -> None:
-        self._source, self._split, self._limit = source, split, limit
-        self._messages: list[str] = []
-
-    def add(self, message: str, *, is_field_unknown: bool = False) -> None:
-        """Raises DataError for one more than the limit; `message` says which it is and why.
-
-        `is_field_unknown`: no record before this one has the requested fields.
-        """
-        self._messages.append(message)
-        count, name = len(self._messages), type(self._source).__name__
-        if count > self._limit:
-            remedy = (
-                f"name one of these in {name}.fields, or in its gin macro"
-                if is_field_unknown
-                else "correct or delete it, or leave out bad records with "
-                f"{name}.skip_bad_records={count} or more"
-            )
-            raise DataError(f"{message}; {remedy}")
-
-    def warn(self) -> None:
-        if self._messages:
-            logging.warning(
-                '%s: left out %d bad record(s) of split "%s"; the first: %s',
-                *(self._source, len(self._messages), self._split, self._messages[0]),
-            )
+    The message of a bad record says which it is and why.
+    """
+    messages: list[str] = []
+    has_good = False
+    for record in records:
+        if not isinstance(record, BadRecordError):
+            has_good = True
+            yield record
+            continue
+        messages.append(str(record))
+        if len(messages) > limit:
+            name, skip = type(source).__name__, f"skip_bad_records={len(messages)} or more"
+            remedy = f"correct or delete it, or leave out bad records with {name}.{skip}"
+            if isinstance(record, MissingFieldError) and not has_good:
+                remedy = f"name one of these in {name}.fields, or in its gin macro"
+            raise DataError(f"{record}; {remedy}")
+    if messages:
+        logging.warning(
+            '%s: left out %d bad record(s) of split "%s"; the first: %s',
+            *(source, len(messages), split, messages[0]),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,31 +83,29 @@ class RecordFiles(FileSource):
     skip_bad_records: int = dataclasses.field(default=0, kw_only=True)
 
     # Where a record stands, for messages.
-    place: ClassVar[str] = "{path}, record {number}"
+    place: ClassVar[str] = "{path}:{number}"
 
     def examples(self, split: str) -> Iterator[Example]:
+        records = self._records_of_split(split)
+        for fields in skip_bad(records, self, split, self.skip_bad_records):
+            yield from () if fields is None else in_parts(fields)
+
+    def _records_of_split(
+        self, split: str
+    ) -> Iterator[Mapping[str, bytes] | BadRecordError | None]:
         is_in_split = self._in_split(split)
-        bad, has_good = BadRecords(self, split, self.skip_bad_records), False
         for path in self.paths(split):
-            for number, record in self._numbered_records(path):
-                if not is_in_split(self._key(record)):
-                    continue
-                try:
-                    fields = self._fields(record)
-                except BadRecordError as error:
-                    is_field_unknown = isinstance(error, MissingFieldError) and not has_good
-                    place = self.place.format(path=path, number=number)
-                    bad.add(f"{place}: {error}", is_field_unknown=is_field_unknown)
-                    continue
-                has_good = True
-                yield from () if fields is None else in_parts(fields)
-        bad.warn()
+            for number, record in self._records(path):
+                if is_in_split(self._key(record)):
+                    try:
+                        yield self._fields(record)
+                    except BadRecordError as error:
+                        place = self.place.format(path=path, number=number)
+                        yield type(error)(f"{place}: {error}")
 
-    def _numbered_records(self, path: str) -> Iterator[tuple[int, Any]]:
-        return enumerate(self._records(path), 1)
-
-    @abc.abstractmethod
-    def _records(self, path: str) -> Iterator[Any]: ...
+    def _records(self, path: str) -> Iterator[tuple[int, Any]]:
+        """Yields every record and its number for messages; by default the lines of a text file."""
+        return enumerate(whole_lines(path, self._blocks(path)), 1)
 
     @abc.abstractmethod
     def _fields(self, record: Any) -> Mapping[str, bytes] | None:
@@ -119,16 +115,6 @@ class RecordFiles(FileSource):
         """Returns the bytes of a record that decide its split, by their hash."""
         key: bytes = record
         return key
-
-
-@dataclasses.dataclass(frozen=True)
-class LineRecordFiles(RecordFiles):
-    """Text files of one record per line."""
-
-    place: ClassVar[str] = "{path}:{number}"
-
-    def _records(self, path: str) -> Iterator[bytes]:
-        return whole_lines(path, self._blocks(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +258,7 @@ def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonLines(LineRecordFiles, FieldRecords):
+class JsonLines(FieldRecords):
     """One JSON object per line; blank lines are left out, numbers stay as they are written."""
 
     def _values(self, record: bytes) -> Mapping[str, object] | None:
@@ -291,7 +277,9 @@ class Tfrecord(FieldRecords):
     `skip_bad_records` cannot skip a wrong checksum: the next record cannot be found.
     """
 
-    def _records(self, path: str) -> Iterator[bytes]:
+    place: ClassVar[str] = "{path}, record {number}"
+
+    def _records(self, path: str) -> Iterator[tuple[int, bytes]]:
         is_gzip = path.lower().endswith(".gz")
         if is_compressed(path) and not is_gzip:
             raise DataError(f"{path}: TFRecord files are read plain or .gz; decompress it")
@@ -309,7 +297,7 @@ class Tfrecord(FieldRecords):
                 number += 1
                 size += len(record)
                 check_expansion(path, size, compressed_size)
-                yield record
+                yield number, record
         except tf.errors.OpError as error:
             reason = error.message.split(" [Op:")[0].split("}} ")[-1]
             raise unreadable(path, f"{reason}, at record {number + 1}") from error
@@ -336,10 +324,12 @@ _BATCH = 256
 class Parquet(FieldRecords):
     """Parquet files, one example per row; a hash of the columns that are read decides its split."""
 
+    place: ClassVar[str] = "{path}, record {number}"
+
     def expected_bytes(self, split: str) -> int | None:
         return None
 
-    def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
+    def _records(self, path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         arrow = import_package("pyarrow", path)
         parquet = import_package("pyarrow.parquet", path)
         number = produced = 0
@@ -352,7 +342,7 @@ class Parquet(FieldRecords):
                     check_expansion(path, produced, Path(path).stat().st_size)
                     for row in _rows(batch):
                         number += 1
-                        yield row
+                        yield number, row
         except (arrow.ArrowException, OSError) as error:
             raise unreadable(path, f"{error}, after record {number}") from error
 

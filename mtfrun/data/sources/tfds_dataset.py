@@ -19,12 +19,11 @@ from absl import logging
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path
+from mtfrun.data.sources.embedded_datasets import EmbeddedDataset
 from mtfrun.data.splits import check_split
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, did_you_mean, is_shortage
 from mtfrun.errors.untrusted import check_record_lengths, open_regular, read_regular_text
 from mtfrun.files import lock_file
-
-Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 
 # What happens to an embedded dataset once its directory is deleted, for messages.
 _PREPARED_AGAIN = "and it is prepared again"
@@ -54,7 +53,7 @@ class TfdsDataset:
     name: str
     data_dir: str | None
     download: bool = False
-    embedded: ClassVar[Embedded] = {}
+    embedded: ClassVar[Mapping[str, EmbeddedDataset]] = {}
 
     @property
     def title(self) -> str:
@@ -160,27 +159,22 @@ class TfdsDataset:
         )
 
 
-def prepare(
-    builder_class: type[tfds.core.DatasetBuilder], data_dir: Path
-) -> tfds.core.DatasetBuilder:
+def prepare(dataset: EmbeddedDataset, data_dir: Path) -> tfds.core.DatasetBuilder:
     """Returns the builder of an embedded dataset, after preparing its files in `data_dir`.
 
     Waits while another process prepares the same dataset.
     """
-    directory = data_dir / builder_class.name
-    if builder_class.BUILDER_CONFIGS:
-        directory /= builder_class.BUILDER_CONFIGS[0].name
-    files = PreparedFiles(directory / str(builder_class.VERSION), _PREPARED_AGAIN)
+    files = PreparedFiles(dataset.directory(data_dir), _PREPARED_AGAIN)
     with silent_tfds():
         if not files.directory.exists():
             try:
                 data_dir.mkdir(parents=True, exist_ok=True)
                 # The lock is ours: without it the second of two writers fails at TFDS's rename.
-                with lock_file(data_dir / f".{builder_class.name}.lock"):
+                with lock_file(data_dir / f".{dataset.name}.lock"):
                     for abandoned in files.directory.parent.glob("incomplete.*"):  # when killed
                         shutil.rmtree(abandoned, ignore_errors=True)
                     # Writes to a temporary directory and renames it; does nothing if it is there.
-                    builder_class(data_dir=data_dir).download_and_prepare(
+                    dataset.builder(data_dir).download_and_prepare(
                         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                     )
             except Exception as error:
@@ -188,9 +182,9 @@ def prepare(
                 if cause is None:
                     raise
                 remedy = "make room there, give a writable data_dir or set TFDS_DATA_DIR"
-                message = f"cannot prepare {builder_class.name} in {data_dir}: {cause}; {remedy}"
+                message = f"cannot prepare {dataset.name} in {data_dir}: {cause}; {remedy}"
                 raise DataError(message) from error
-        return files.open(lambda: builder_class(data_dir=data_dir))
+        return files.open(lambda: dataset.builder(data_dir))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,10 +13,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError, lacks
-from mtfrun.data.sources.embedded_datasets import NumberWords, PythonDocs, PythonSource
+from mtfrun.data.sources.embedded_datasets import (
+    NUMBER_WORDS,
+    PYTHON_DOCS,
+    PYTHON_SOURCE,
+    EmbeddedDataset,
+)
 from mtfrun.data.sources.records import ALL, FieldNames, by_our_name, list_fields, text_of_value
 from mtfrun.data.sources.source import Example, Source, in_parts
-from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
+from mtfrun.data.sources.tfds_dataset import TfdsDataset
 from mtfrun.data.splits import check_split
 
 # Examples that pass from TensorFlow to Python together; they are in memory at once.
@@ -43,8 +49,8 @@ class Tfds(TfdsDataset, Source):
       download: whether a dataset that is not prepared is downloaded. Never by default.
     """
 
-    embedded: ClassVar[Embedded] = {
-        builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)
+    embedded: ClassVar[Mapping[str, EmbeddedDataset]] = {
+        dataset.name: dataset for dataset in (NUMBER_WORDS, PYTHON_DOCS, PYTHON_SOURCE)
     }
 
     name: str
@@ -65,15 +71,9 @@ class Tfds(TfdsDataset, Source):
     def examples(self, split: str) -> Iterator[Example]:
         features = self._features
         names = sorted({feature.name for feature in features.values()})
-
-        # AutoGraph would take longer to translate it than the rest takes.
-        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-        def values_of(example: Any) -> dict[str, tf.Tensor]:
-            return {name: feature.value(example) for name, feature in features.items()}
-
-        dataset = self.read(self._tfds_split(split), names).map(values_of)
-        for batch in self.iterate(dataset.batch(_BATCH)):
-            columns = [feature.texts(batch[name]) for name, feature in features.items()]
+        dataset = self.read(self._tfds_split(split), names)
+        for batch in self.iterate(dataset.ragged_batch(_BATCH)):
+            columns = [feature.texts(batch) for feature in features.values()]
             for values in zip(*columns, strict=True):
                 fields: dict[str, bytes] = {}
                 for ours, texts in zip(features, values, strict=True):
@@ -131,19 +131,15 @@ class _TextFeature:
         element = ALL if self.element is None else self.element
         return f"{self.name}/{element}" if self.is_list else self.name
 
-    def value(self, example: Any) -> tf.Tensor:
-        for name in self.name.split("/"):
-            example = example[name]
-        if not self.is_list:
-            return example
-        if self.element is None:
-            return tf.io.serialize_tensor(example)
-        return tf.concat([example, tf.fill([self.element + 1], "")], axis=0)[self.element]
-
-    def texts(self, values: np.ndarray) -> Sequence[bytes | list[bytes]]:
-        """Returns the text, or the list of texts, for each of the scalars [examples]."""
-        if self.element is None:
-            return [tf.io.parse_tensor(x, tf.string).numpy().tolist() for x in values.tolist()]
+    def texts(self, batch: Any) -> Sequence[bytes | list[bytes]]:
+        """Returns the text, or the list of texts, for each example of a batch."""
+        values = functools.reduce(operator.getitem, self.name.split("/"), batch)
+        if self.is_list:
+            # A list of a fixed length is an array.
+            lists = values.tolist() if isinstance(values, np.ndarray) else values.to_list()
+            if self.element is None:
+                return lists
+            return [texts[self.element] if self.element < len(texts) else b"" for texts in lists]
         if self.label_names:
             return [self._label(label) for label in values.tolist()]
         if np.issubdtype(values.dtype, np.floating):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.sources.records import BadRecordError, FieldNames, LineRecordFiles, by_our_name
+from mtfrun.data.sources.records import BadRecordError, FieldNames, RecordFiles, by_our_name
 from mtfrun.data.sources.source import TextSource
 from mtfrun.data.sources.streams import LONGEST_LINE, kind_of, whole_lines
 
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tsv(TextSource, LineRecordFiles):
+class Tsv(TextSource, RecordFiles):
     """Text files with one example per line: values with tabs between them; or `.csv` files.
 
     There is no quoting: a value holds neither tabs nor line ends. Blank lines at the end of a file
@@ -44,7 +44,7 @@ class Tsv(TextSource, LineRecordFiles):
     fields: FieldNames = (INPUTS, TARGETS)
     header_lines: int = 0
 
-    def _numbered_records(self, path: str) -> Iterator[tuple[int, Line]]:
+    def _records(self, path: str) -> Iterator[tuple[int, Line]]:
         if kind_of(path) == CSV:
             return self._csv_records(path)
         names = list(self.fields)

@@ -170,17 +170,23 @@ class MaskedLanguageModelData(ObjectiveData):
 
 
 class ObjectiveRows(Rows):
-    """Inputs and targets that the objective of `data` makes of the texts of a cache."""
+    """Inputs and targets that the objective of `data` makes of the only feature of a cache.
+
+    Texts are joined without ends and cut every `data.raw_length` ids, as for T5's objectives:
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
+    """
 
     def __init__(self, cache: TokenCache, data: ObjectiveData):
-        self._texts = RawStream(cache, data.raw_length)
-        self._data = data
+        self._data, self._length = data, data.raw_length
+        self._tokens = cache.tokens
+        self._ends = cache.ends.reshape(-1)
+        self._size = cache.tokens.size - self._ends.size
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return -(-self._size // self._length)
 
     def take(self, selection: Selection) -> Batch:
-        data, text = self._data, self._texts.take(selection)
+        data, text = self._data, self.raw_texts(selection)
         batch = data.objective(text, data.lengths, data.vocabulary)
         return self._join(batch) if data.has_rows_of_pairs else batch
 
@@ -188,32 +194,14 @@ class ObjectiveRows(Rows):
         return self._data.vocabulary.pad_id
 
     def find(self, examples: np.ndarray) -> Places:
-        return self._texts.find(examples)
+        stops = self._stops(examples)
+        starts = np.where(examples > 0, self._stops(examples - 1), 0)
+        first = starts // self._length
+        counts = np.where(stops > starts, (stops - 1) // self._length - first + 1, 0)
+        rows, numbers = spread(first, counts)
+        return Places(numbers, rows, np.zeros_like(rows))
 
-    def _join(self, batch: Batch) -> Batch:
-        parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
-        row, column = np.nonzero(parts)
-        joined = np.zeros([len(parts), self._data.lengths.joined], np.int32)
-        joined[row, np.cumsum(parts != 0, axis=1)[row, column] - 1] = parts[row, column]
-        return {TARGETS: joined}
-
-
-class RawStream:
-    """The texts of a cache's only feature, joined without ends and cut every `length` ids.
-
-    As for T5's objectives: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
-    """
-
-    def __init__(self, cache: TokenCache, length: int):
-        self._tokens = cache.tokens
-        self._ends = cache.ends.reshape(-1)
-        self._length = length
-        self._size = cache.tokens.size - self._ends.size
-
-    def __len__(self) -> int:
-        return -(-self._size // self._length)
-
-    def take(self, selection: Selection) -> RawText:
+    def raw_texts(self, selection: Selection) -> RawText:
         batch, length = len(selection.rows), self._length
         starts = selection.rows * length
         lengths = np.minimum(self._size - starts, length)
@@ -230,13 +218,12 @@ class RawStream:
         ids[column >= lengths[:, None]] = 0
         return RawText(ids, lengths, selection.generators())
 
-    def find(self, documents: np.ndarray) -> Places:
-        stops = self._stops(documents)
-        starts = np.where(documents > 0, self._stops(documents - 1), 0)
-        first = starts // self._length
-        counts = np.where(stops > starts, (stops - 1) // self._length - first + 1, 0)
-        rows, numbers = spread(first, counts)
-        return Places(numbers, rows, np.zeros_like(rows))
+    def _join(self, batch: Batch) -> Batch:
+        parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
+        row, column = np.nonzero(parts)
+        joined = np.zeros([len(parts), self._data.lengths.joined], np.int32)
+        joined[row, np.cumsum(parts != 0, axis=1)[row, column] - 1] = parts[row, column]
+        return {TARGETS: joined}
 
     def _stops(self, documents: np.ndarray) -> np.ndarray:
         stops: np.ndarray = self._ends[documents] - documents - 1

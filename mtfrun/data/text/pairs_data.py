@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape, packed_features
 from mtfrun.data.prompts import EncoderDecoderPrompts, PromptFormat, PromptLimits
-from mtfrun.data.rows.batches import Batch, Rows
-from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
+from mtfrun.data.rows.batches import Rows
+from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, RowsByLength
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import COUNT, check_choice, check_fields
-
-R = TypeVar("R", bound=PackedRows | PaddedRows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +67,10 @@ class PairsData(TaskData):
     def _rows(self, task: Task, split: str) -> Rows:
         return self._make_rows(PackedRows if self.packed else PaddedRows, task, split)
 
-    def _rows_of_evaluation(
-        self, task: Task, batch: int, split: str, max_rows: int | None
-    ) -> Iterator[Batch]:
-        return batches_by_length(self._make_rows(PaddedRows, task, split), batch, max_rows)
+    def _evaluation_rows(self, task: Task, split: str) -> Rows:
+        return self._make_rows(RowsByLength, task, split)
 
-    def _make_rows(self, kind: type[R], task: Task, split: str) -> R:
+    def _make_rows(self, kind: type[PackedRows | PaddedRows], task: Task, split: str) -> Rows:
         cache, lengths = self._cache(task, split), list(self.text_limits.values())
         return kind(cache, lengths, joined=self._joined, cut_at_front=self.cut_at_front)
 

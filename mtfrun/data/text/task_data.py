@@ -19,20 +19,11 @@ from mtfrun.data.cache.tokens import Cached, TokenCache, open_cache
 from mtfrun.data.data import IDS, VOCABULARIES, TextData, short_json
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, packed_features
-from mtfrun.data.mixture import Mixture, Tasks, mixture_of
-from mtfrun.data.rows.batches import (
-    Batch,
-    Batches,
-    CountedBatches,
-    Density,
-    Rows,
-    choose_rows,
-    every_row,
-)
+from mtfrun.data.rows.batches import Batch, Batches, CountedBatches, Rows, choose_rows, every_row
 from mtfrun.data.rows.dropped_documents import RowsWithoutDocuments, find_hashes
 from mtfrun.data.rows.order import ONLY_HOST, Host
 from mtfrun.data.rows.text_rows import PackedRows, StreamRows
-from mtfrun.data.task import Fields, Metrics, Task
+from mtfrun.data.task import Fields, Mixture, Task, Tasks
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import COUNT, check_fields, check_range
 
@@ -57,7 +48,8 @@ class TaskData(TextData):
 
     @functools.cached_property
     def mixture(self) -> Mixture:
-        return mixture_of(self.task)
+        task = self.task
+        return task if isinstance(task, Mixture) else Mixture([task], name=task.title)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -81,7 +73,7 @@ class TaskData(TextData):
             batch,
             seed=seed,
             rates=rates,
-            max_epochs=self.mixture.epoch_limits,
+            max_epochs=[self.mixture.max_epochs.get(task.title) for task in tasks],
             examples_per_row=dict(zip(self.mixture.names, per_row, strict=True)),
             host=host,
         )
@@ -136,10 +128,6 @@ class TaskData(TextData):
             place, digest = cache.directory, cache.fingerprint
             yield Cached(task.title, split, counts, place, digest, cache, files)
 
-    def densities(self, split: str) -> Mapping[str, Density]:
-        densities = {task.title: self._rows(task, split).density for task in self.mixture.tasks}
-        return {title: density for title, density in densities.items() if density is not None}
-
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         names = [name for name in (INPUTS, TARGETS) if name in self.texts or name in self.features]
@@ -162,7 +150,7 @@ class TaskData(TextData):
             settings["tasks"] = list(caches)
             sizes = [cache.manifest["examples"] for cache in caches.values()]
             settings["rates"] = list(self.mixture.example_rates(sizes))
-            settings["max_epochs"] = list(self.mixture.epoch_limits)
+            settings["max_epochs"] = list(map(self.mixture.max_epochs.get, caches))
         return {
             "texts": {
                 title: {
@@ -210,19 +198,9 @@ class TaskData(TextData):
         ]
 
     @property
-    def metrics(self) -> Sequence[Metrics]:
+    def evaluated_task(self) -> Task:
         # The tasks of a mixture are evaluated by themselves, see `by_task`.
-        return self.mixture.tasks[0].metrics
-
-    @property
-    def labels(self) -> Sequence[str]:
-        return self.mixture.tasks[0].labels
-
-    def postprocess(self, text: str) -> object:
-        return self.mixture.tasks[0].postprocess(text)
-
-    def reference(self, fields: Fields) -> object:
-        return self.mixture.tasks[0].reference_of(fields)
+        return self.mixture.tasks[0]
 
     def _chosen_examples(self, task: Task, split: str, count: int | None) -> list[Fields]:
         numbers = choose_rows(self._cache(task, split).manifest["examples"], count).tolist()
@@ -237,20 +215,17 @@ class TaskData(TextData):
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
         check_range("batch", batch, COUNT)
-        tasks = self.mixture.tasks
         # In a list, so that a split that cannot be read is an error now.
-        parts = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
+        rows = [self._evaluation_rows(task, split) for task in self.mixture.tasks]
+        parts = [every_row(rows_of_task, batch, max_rows) for rows_of_task in rows]
         count = sum(map(operator.length_hint, parts))
         return CountedBatches(itertools.chain.from_iterable(parts), count)
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows: ...
 
-    def _rows_of_evaluation(
-        self, task: Task, batch: int, split: str, max_rows: int | None
-    ) -> Iterator[Batch]:
-        """Yields batches of an evaluation, by default of training's rows, or a choice."""
-        return every_row(self._rows(task, split), batch, max_rows)
+    def _evaluation_rows(self, task: Task, split: str) -> Rows:
+        return self._rows(task, split)
 
 
 @dataclasses.dataclass(frozen=True)

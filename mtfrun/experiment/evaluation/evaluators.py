@@ -152,9 +152,10 @@ class DecodedPairs(TextEvaluator):
             for name in (INPUTS, TARGETS)
         )
         outputs = [record.texts[0] for record in records]
-        values = [data.reference(x) for x in examples], [data.postprocess(x) for x in outputs]
+        task = data.evaluated_task
+        values = list(map(task.reference_of, examples)), list(map(task.postprocess, outputs))
         metrics: dict[str, float] = {}
-        for metrics_of in data.metrics or self.metrics:
+        for metrics_of in task.metrics or self.metrics:
             metrics |= metrics_of(*values)
         encode = data.vocabulary.encode
         metrics["token_accuracy"] = token_accuracy(
@@ -195,12 +196,13 @@ class RankedLabels(TextEvaluator):
 
     @functools.cached_property
     def parts(self) -> dict[str, TextData]:
-        return {name: x for name, x in super().parts.items() if x.has_pairs and x.labels}
+        parts = super().parts.items()
+        return {name: x for name, x in parts if x.has_pairs and x.evaluated_task.labels}
 
     def evaluate_task(
         self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
     ) -> EvaluationResult:
-        labels = [label.encode() for label in data.labels]
+        labels = [label.encode() for label in data.evaluated_task.labels]
         wrong = next((x[TARGETS] for x in examples if x[TARGETS] not in labels), None)
         if wrong is not None:
             text = wrong.decode("utf-8", "replace")

@@ -25,6 +25,7 @@ from mtfrun.experiment.runs.opening import ConfiguredData, Settings, configure_d
 from mtfrun.extras.audit.causes import record_at, trainings_of
 from mtfrun.extras.audit.exposures import batches_at, document_texts
 from mtfrun.extras.audit.ledger import RunLedger
+from mtfrun.extras.audit.positions import find_positions
 from mtfrun.files.digests import digest_of_rows
 from mtfrun.rundir import RunDirectory
 
@@ -108,7 +109,8 @@ class _Batch:
         """Yields pairs of a row of the batch, from 1, and one of the documents in it."""
         end = self.batches.position
         with contextlib.suppress(InputError):  # rows that do not know their documents
-            places, positions = self.batches.find(component, documents[:_MOST_DOCUMENTS], end)
+            looked_for = documents[:_MOST_DOCUMENTS]
+            places, positions = find_positions(self.batches, component, looked_for, end)
             numbers = positions - (end - self.configured.batch_size) + 1
             for document, row in zip(documents[places.examples], numbers.tolist(), strict=True):
                 if row >= 1 and (not rows or row in rows):

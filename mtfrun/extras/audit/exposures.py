@@ -17,6 +17,7 @@ from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.runs.opening import ConfiguredData
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.extras.audit.ledger import newest_recorded_step
+from mtfrun.extras.audit.positions import find_positions
 from mtfrun.extras.audit.text_search import find_text
 from mtfrun.extras.data_viewer.row_view import TRAIN
 from mtfrun.rundir import RunDirectory
@@ -107,7 +108,8 @@ def find_exposed(
         chosen += [number - 1 for number in numbers if 1 <= number <= len(cached.texts)]
         documents = np.array(chosen[:most], np.int64)
         most -= len(documents)
-        places, positions = batches.find(component, documents, position + (until - base) * size)
+        before = position + (until - base) * size
+        places, positions = find_positions(batches, component, documents, before)
         steps, rows = divmod(positions - position, size)
         for i, document in enumerate(documents.tolist()):
             (of,) = np.nonzero(places.examples == i)

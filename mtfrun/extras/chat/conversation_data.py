@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import operator
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -14,10 +13,10 @@ from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.features import INPUTS, TARGETS, packed_features
 from mtfrun.data.prompts import PromptFormat, PromptLimits
-from mtfrun.data.rows.batches import Batch, CountedBatches, Rows
+from mtfrun.data.rows.batches import Batch, Rows
 from mtfrun.data.rows.order import Selection
-from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
-from mtfrun.data.sources.records import BadRecordError, LineRecordFiles, json_value
+from mtfrun.data.rows.text_rows import PackedRows, RowsByLength
+from mtfrun.data.sources.records import BadRecordError, RecordFiles, json_value
 from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
@@ -37,7 +36,7 @@ WEIGHTS = f"{TARGETS}_weights"
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversations(LineRecordFiles):
+class Conversations(RecordFiles):
     """One JSON object per line: {"messages": [{"role": ..., "content": ...}, ...]}, OpenAI's form.
 
     Or {"conversations": [{"from": ..., "value": ...}, ...]}, ShareGPT's form. The field "targets"
@@ -119,13 +118,8 @@ class ConversationData(TaskData):
     def _rows(self, task: Task, split: str) -> Rows:
         return WeightedRows(self._cache(task, split), self.length, self.vocabulary.size)
 
-    def _rows_of_evaluation(
-        self, task: Task, batch: int, split: str, max_rows: int | None
-    ) -> Iterator[Batch]:
-        rows = PaddedRows(self._cache(task, split), [self.length])
-        batches = batches_by_length(rows, batch, max_rows)
-        weighted = (with_weights(features, self.vocabulary.size) for features in batches)
-        return CountedBatches(weighted, operator.length_hint(batches))
+    def _evaluation_rows(self, task: Task, split: str) -> Rows:
+        return WeightedRowsByLength(self._cache(task, split), self.length, self.vocabulary.size)
 
 
 class AnswersVocabulary(MarkedVocabulary):
@@ -151,6 +145,17 @@ class WeightedRows(PackedRows):
     def __init__(self, cache: TokenCache, length: int, size: int):
         # Joined, so that a long conversation is truncated, not continued in another row.
         super().__init__(cache, [length], joined=length)
+        self._size = size
+
+    def take(self, selection: Selection) -> Batch:
+        return with_weights(super().take(selection), self._size)
+
+
+class WeightedRowsByLength(RowsByLength):
+    """One conversation a row, see `WeightedRows`."""
+
+    def __init__(self, cache: TokenCache, length: int, size: int):
+        super().__init__(cache, [length])
         self._size = size
 
     def take(self, selection: Selection) -> Batch:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun.data import Batch, Data
+from mtfrun.data import Batch, Batches, Data
 from mtfrun.data.features import TARGETS
 from mtfrun.data.rows.infeed import find_tokens
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -139,12 +139,21 @@ def rows_of(data: Data, split: str, count: int, seed: int) -> Iterator[RowView]:
     """
     if split == TRAIN:
         batches = data.train(count, seed=seed)
-        tasks = batches.components_at(count)
+        tasks = tasks_at(batches, count)
         yield from rows_of_tasks(data, next(batches), tasks)
         return
     for task, part in data.by_task().items():
         for batch in itertools.islice(part.evaluation(count, split=split), 1):
             yield from rows_of_tasks(data, _without_empty_rows(batch), itertools.repeat(task))
+
+
+def tasks_at(batches: Batches, count: int) -> list[str]:
+    """Returns the names of the tasks of the next `count` rows."""
+    names, tasks = list(batches.examples_per_row), [""] * count
+    for component, places, _ in batches.rows_at(batches.position + np.arange(count)):
+        for place in places.tolist():
+            tasks[place] = names[component]
+    return tasks
 
 
 def rows_of_tasks(data: Data, batch: Batch, tasks: Iterable[str]) -> Iterator[RowView]:

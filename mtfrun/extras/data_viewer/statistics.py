@@ -15,7 +15,7 @@ from mtfrun.extras.data_viewer.rows_text import heading_lines
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 # Ids that are counted at a time.
 _IDS_PER_STEP = 1 << 22
-# Rows of which the padding is counted where the data do not count it.
+# Rows of which the padding is counted.
 _SAMPLED_ROWS = 1024
 # Columns of the longest bar.
 _LONGEST_BAR = 50
@@ -88,13 +88,6 @@ def _bars(bins: dict[tuple[int, int], int], count: int, width: int) -> Iterator[
 
 def density_lines(data: Data, split: str, seed: int) -> list[str]:
     """Returns lines on how full the rows of training are that a split makes."""
-    densities = data.densities(split)
-    if densities:
-        return [
-            f"{title}: {density.fraction:.2%} of {density.capacity:,} positions hold a token, "
-            f"{density.cut_tokens:,} tokens are cut"
-            for title, density in densities.items()
-        ]
     rows = 64
     batches = data.train(rows, seed=seed) if split == TRAIN else data.evaluation(rows, split=split)
     counts = list(map(padding_of, itertools.islice(batches, math.ceil(_SAMPLED_ROWS / rows))))

@@ -13,7 +13,7 @@ from pathlib import Path
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.files import absolute_path, file_state
-from mtfrun.data.sources.records import BadRecordError, LineRecordFiles
+from mtfrun.data.sources.records import BadRecordError, RecordFiles
 from mtfrun.data.sources.source import Example, Patterns, Source
 from mtfrun.data.sources.streams import naming_the_file
 from mtfrun.data.splits import SPLITS, split_of
@@ -120,12 +120,8 @@ def wordnet_classes() -> tuple[str, ...]:
     return _WORDNET_CLASSES
 
 
-# Lines of the licence at the beginning of every file, which begin with two spaces.
-_LICENCE_LINES = 29
-
-
 @dataclasses.dataclass(frozen=True)
-class WordNetGlosses(LineRecordFiles):
+class WordNetGlosses(RecordFiles):
     """The definition of every meaning in WordNet, with its class, one of 45.
 
     The files are data.noun, data.verb, data.adj and data.adv of WordNet 3.0, in Debian's package
@@ -137,11 +133,9 @@ class WordNetGlosses(LineRecordFiles):
 
     patterns: Patterns | Mapping[str, Patterns] = "/usr/share/wordnet/data.*"
 
-    def _numbered_records(self, path: str) -> Iterator[tuple[int, bytes]]:
-        return enumerate(self._records(path), 1 + _LICENCE_LINES)
-
-    def _records(self, path: str) -> Iterator[bytes]:
-        return itertools.dropwhile(lambda line: line.startswith(b"  "), super()._records(path))
+    def _records(self, path: str) -> Iterator[tuple[int, bytes]]:
+        # The licence at the beginning of every file begins with two spaces.
+        return itertools.dropwhile(lambda line: line[1].startswith(b"  "), super()._records(path))
 
     def _key(self, record: bytes) -> bytes:
         return record.partition(b"| ")[2]

@@ -16,7 +16,6 @@ import numpy as np
 
 from mtfrun.configuration.errors import one_line
 from mtfrun.data import ConversationTemplate, ImageData, PromptRow
-from mtfrun.data.prompts import TextClassificationPrompts
 from mtfrun.decoding import Controls, Guide
 from mtfrun.errors import InputError
 from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
@@ -309,8 +308,7 @@ class ServedModel:
         return TextVectors(self.experiment, decoding.batch_size, decoding.prompt_format)
 
     async def classify_texts(self, texts: list[str]) -> Sequence[Prediction]:
-        prompt_format = self.decoding.prompt_format
-        if not isinstance(prompt_format, TextClassificationPrompts):
+        if not self.decoding.prompt_format.classifies:
             raise RequestError(f"{self.name} does not classify texts: use /v1/completions", 404)
 
         def classify(texts: list[str]) -> list[Prediction]:

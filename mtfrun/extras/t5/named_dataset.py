@@ -19,8 +19,8 @@ from mtfrun.data.sources.tsv import CSV, Line, Tsv
 class TsvWithNames(Tsv):
     """A `Tsv` with an optional header line in `.tsv` files; a header names all `fields`."""
 
-    def _numbered_records(self, path: str) -> Iterator[tuple[int, Line]]:
-        records = super()._numbered_records(path)
+    def _records(self, path: str) -> Iterator[tuple[int, Line]]:
+        records = super()._records(path)
         if kind_of(path) == CSV:
             return records
         first = next(records, None)

@@ -112,7 +112,7 @@ class ScoredTargets(TextEvaluator):
     def evaluate_task(
         self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
     ) -> EvaluationResult:
-        references = [(self.reference or data.reference)(example) for example in examples]
+        references = list(map(self.reference or data.evaluated_task.reference_of, examples))
         pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
         scores = list(score_pairs(self, pairs, context))
         metrics: dict[str, float] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.prompts import PromptRow, ScoredRow, TextClassificationPrompts, pad_rows
+from mtfrun.data.prompts import PromptFormat, PromptRow, ScoredRow, bucket, ends, pad_rows
 from mtfrun.data.rows.batches import Batch, Places, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.task import Fields, Task, field_of, label_name
@@ -170,6 +170,29 @@ class LabelledPairs(JoinedRows):
         inputs = pad_rows(rows, len(rows), self._joiner.length, self.padding_of(INPUTS))
         targets = pad_rows(labels, len(rows), self._joiner.length, self.padding_of(TARGETS))
         return {INPUTS: inputs, **_types(self._joiner, types, inputs), TARGETS: targets}
+
+
+class TextClassificationPrompts(PromptFormat):
+    """Prompts are inputs of at most `length` ids, and outputs are labels of `num_targets` ids."""
+
+    classifies: ClassVar[bool] = True
+
+    def __init__(
+        self, vocabulary: Vocabulary, labels: Vocabulary, length: int, num_targets: int = 1
+    ):
+        lengths = {INPUTS: length, TARGETS: num_targets}
+        super().__init__(vocabulary, labels, lengths, after=ends(vocabulary))
+
+    def output_limit(self, num_ids: int) -> int:
+        return self.max_lengths[TARGETS]
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        return self.score_label(self.row(inputs), target)
+
+    def score_label(self, row: PromptRow, target: bytes) -> ScoredRow:
+        length = bucket(len(row.ids), self.max_lengths[INPUTS])
+        features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}
+        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, row.truncated)
 
 
 class PairClassificationPrompts(TextClassificationPrompts):

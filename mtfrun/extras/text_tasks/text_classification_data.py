@@ -16,7 +16,7 @@ from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
-from mtfrun.data.prompts import PromptFormat, PromptLimits, TextClassificationPrompts
+from mtfrun.data.prompts import PromptFormat, PromptLimits
 from mtfrun.data.rows.batches import Batch, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PaddedRows
@@ -31,6 +31,7 @@ from mtfrun.extras.text_tasks.joined_texts import (
     TYPES,
     LabelledPairs,
     PairClassificationPrompts,
+    TextClassificationPrompts,
     TextJoiner,
     has_types,
     with_split_inputs,

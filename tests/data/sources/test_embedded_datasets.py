@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import platform
 import pydoc_data.topics
 import subprocess
@@ -16,8 +17,8 @@ import tensorflow_datasets as tfds
 from mtfrun.data import DataError
 from mtfrun.data.sources.embedded_datasets import (
     LARGEST_NUMBER,
-    PythonDocs,
-    PythonSource,
+    PYTHON_DOCS,
+    PYTHON_SOURCE,
     distinct_topics,
     is_held_out,
     running_python,
@@ -42,7 +43,7 @@ def named_documents(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, 
 
 
 def test_python_docs_holds_each_distinct_topic_in_the_split_of_its_name(data_dir: str) -> None:
-    builder = prepare(PythonDocs, Path(data_dir))
+    builder = prepare(PYTHON_DOCS, Path(data_dir))
     expected = distinct_topics(pydoc_data.topics.topics)
     assert "compound" in expected and "while" not in expected
     for split in SPLITS:
@@ -52,7 +53,7 @@ def test_python_docs_holds_each_distinct_topic_in_the_split_of_its_name(data_dir
 
 
 def test_no_held_out_topic_is_repeated_in_a_topic_that_is_trained_on(data_dir: str) -> None:
-    builder = prepare(PythonDocs, Path(data_dir))
+    builder = prepare(PYTHON_DOCS, Path(data_dir))
     trained = b"\n\n".join(named_documents(builder, "train").values())
     for split in ("validation", "test"):
         for name, text in named_documents(builder, split).items():
@@ -62,7 +63,7 @@ def test_no_held_out_topic_is_repeated_in_a_topic_that_is_trained_on(data_dir: s
 
 
 def test_python_source_holds_the_library_byte_for_byte_without_its_tests(data_dir: str) -> None:
-    builder = prepare(PythonSource, Path(data_dir))
+    builder = prepare(PYTHON_SOURCE, Path(data_dir))
     documents = {}
     for split in SPLITS:
         in_split = named_documents(builder, split)
@@ -98,7 +99,7 @@ def test_undecodable_and_empty_source_files_are_skipped(
     for name, text in {**texts, "latin.py": b"# \xe9\n", "empty.py": b""}.items():
         (library / name).write_bytes(text)
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(library))
-    builder = prepare(PythonSource, tmp_path / "data")
+    builder = prepare(PYTHON_SOURCE, tmp_path / "data")
     documents = {}
     for split in SPLITS:
         documents.update(named_documents(builder, split))
@@ -110,21 +111,21 @@ def test_a_python_without_the_library_or_the_topics_is_one_clear_line(
 ) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "none"))
     with pytest.raises(DataError, match=r"python_source: no \.py file under .*use python_docs$"):
-        prepare(PythonSource, tmp_path / "data")
+        prepare(PYTHON_SOURCE, tmp_path / "data")
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     expected = r"python_docs: .* has no pydoc_data\.topics.*python_source$"
     with pytest.raises(DataError, match=expected):
-        prepare(PythonDocs, tmp_path / "data")
+        prepare(PYTHON_DOCS, tmp_path / "data")
 
 
 def test_the_prepared_copy_belongs_to_one_version_of_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = Path(prepare(PythonDocs, tmp_path).data_dir)
+    running = Path(prepare(PYTHON_DOCS, tmp_path).data_dir)
     monkeypatch.setattr(platform, "python_version", lambda: "3.99.1rc2+")
     config = running_python()
     assert config.name == f"{sys.implementation.name}_3_99_1rc2"
-    other = Path(PythonDocs(data_dir=tmp_path, config=config).data_dir)
+    other = dataclasses.replace(PYTHON_DOCS, config=config).directory(tmp_path)
     assert running.relative_to(tmp_path).parts[0] == other.relative_to(tmp_path).parts[0]
     assert running != other and running.exists() and not other.exists()
 
@@ -152,18 +153,18 @@ def test_processes_that_prepare_concurrently_read_the_same_complete_copy(tmp_pat
 
 
 def test_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    version = Path(PythonDocs(data_dir=tmp_path).data_dir)
+    version = PYTHON_DOCS.directory(tmp_path)
     abandoned = version.parent / f"incomplete.ABCDEF_{version.name}"
     abandoned.mkdir(parents=True)
     (abandoned / "partial.tfrecord").write_bytes(b"partial")
-    prepare(PythonDocs, tmp_path)
+    prepare(PYTHON_DOCS, tmp_path)
     assert version.exists() and not abandoned.exists()
 
 
 def test_an_unusable_data_dir_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError) as error:
-        prepare(PythonDocs, tmp_path / "file" / "below")
+        prepare(PYTHON_DOCS, tmp_path / "file" / "below")
     line = str(error.value)
     assert "\n" not in line and line.startswith(f"cannot prepare python_docs in {tmp_path}/file")
     assert line.endswith("give a writable data_dir or set TFDS_DATA_DIR")

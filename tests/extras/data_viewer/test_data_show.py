@@ -20,7 +20,7 @@ def test_show_prints_rows_of_running_text(
     monkeypatch.setenv("COLUMNS", "60")
     lines = data_lines("show", *TEXTS(tmp_path), f"--split={split}", "--rows=2")
     assert lines[0] == f"LanguageModelData, split {split}"
-    assert re.fullmatch(r"TextFiles: \d+\.\d\d% of [\d,]+ positions hold a token, .*", lines[1])
+    assert re.fullmatch(r"\d+\.\d\d% of [\d,]+ positions hold a token, in the .*", lines[1])
     assert [line for line in lines if line.startswith("row ")] == ["row 1 of 2", "row 2 of 2"]
     assert any("the quick" in line for line in lines)
     assert max(map(len, lines[3:])) <= 60

@@ -95,7 +95,7 @@ def test_examples_without_an_answer_are_left_out(tmp_path: pathlib.Path) -> None
         {"inputs": b"Who?\tabc", "targets": b"b"}
     ]
     (example,) = rows.evaluated_examples("validation", None)
-    assert rows.reference(example) == ["b"]
+    assert rows.evaluated_task.reference_of(example) == ["b"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
     from mtfrun.extras.audit.exposures import batches_at
     from mtfrun.extras.audit.ledger import LEDGER, read_ledger
-    from mtfrun.extras.data_viewer.row_view import rows_of_tasks
+    from mtfrun.extras.data_viewer.row_view import rows_of_tasks, tasks_at
     from mtfrun.files.digests import digest_of_rows
 
     configured = configured_data(flags)
@@ -84,7 +84,7 @@ def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
     first, last = flags.rows or (1, size)
     if not 1 <= first <= size:
         raise InputError(f"--rows={first}:{last}: a batch of this run has the rows 1 to {size:,}")
-    tasks = batches.components_at(size)
+    tasks = tasks_at(batches, size)
     batch = next(batches)
     digest = digest_of_rows(batch, range(size))
     has_ledger = pathlib.Path(run.path, LEDGER).exists()

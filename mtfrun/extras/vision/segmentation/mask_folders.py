@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_states
-from mtfrun.data.images.image_files import open_image, open_mask, resize_to_cover
+from mtfrun.data.images.image_files import decoding_image, open_image, read_file, resize_to_cover
 from mtfrun.data.splits import SPLITS, check_split, split_of
 from mtfrun.errors.checks import COUNT, check_items
 from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationSource, SegmentedImage
@@ -67,7 +68,7 @@ class MaskFolders(SegmentationSource):
 
     def example(self, split: str, number: int) -> SegmentedImage:
         image_path, mask_path = self._paths(split)[number]
-        image, mask = open_image(str(image_path), self.channels), open_mask(str(mask_path))
+        image, mask = open_image(str(image_path), self.channels), _open_mask(str(mask_path))
         if mask.size != image.size:
             sizes = f"{mask.size} and its image {image.size}"
             raise DataError(f"the mask {mask_path} is {sizes}: they must have the same size")
@@ -107,6 +108,17 @@ class MaskFolders(SegmentationSource):
         for name, pair in _pairs(self.directory).items():
             pairs[split_of(name)].append(pair)
         return pairs
+
+
+def _open_mask(path: str) -> Image.Image:
+    """Returns the indices of classes of a PNG file: grey levels, or places in a palette."""
+    content = read_file(path)
+    with decoding_image(path), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        mode, pixels = image.mode, np.asarray(image)
+    if mode not in ("1", "L", "P"):
+        rule = "its pixels must be indices of classes, grey or with a palette, in 8 bits"
+        raise DataError(f"the mask {path} is {mode}: {rule}")
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _pairs(directory: str) -> dict[str, tuple[Path, Path]]:
