@@ -58,7 +58,6 @@ QUICK_CASES = {
         *("4-stored", "12-augmented")
     ],
     "tests/data/test_mixture_data.py::test_a_mixture_continues_at_a_position_exactly": ["False"],
-    "tests/data/test_mixture_data.py::test_examples_are_found_at_all_their_places": ["False"],
     "tests/decoding/test_beam_search.py::test_a_beam_of_all_sequences_finds_the_best_ones": ["0.6"],
     "tests/decoding/test_beam_search.py::"
     "test_a_prompt_begins_all_hypotheses_and_does_not_change_scores": ["0.6"],
@@ -179,9 +178,7 @@ QUICK_CASES = {
     "tests/models/test_prefix_language_model.py::"
     "test_packed_pairs_have_the_logits_that_they_have_alone": ["data:1,model:1"],
     "tests/models/test_prefix_language_model.py::"
-    "test_steps_after_the_prompt_give_the_logits_of_whole_sequences": [
-        "relative-data:1,model:1"
-    ],
+    "test_steps_after_the_prompt_give_the_logits_of_whole_sequences": ["relative-data:1,model:1"],
     "tests/models/test_reading_prompts.py::test_searches_find_the_same_as_step_by_step": [
         "learned positions-greedy-data:1,model:1"
     ],

@@ -68,15 +68,16 @@ def test_the_same_texts_in_a_row_make_the_same_row(name: str) -> None:
         sizes = np.minimum(cache.lengths[:, column], length)
         keeps_end = feature in (case.hparams.get("ensure_eos") or [])
         stops = cache.ends[:, column] if keeps_end else starts + sizes
-        collated = collate(cache.tokens, Texts(starts, sizes, stops), _counts(case), length)
+        texts = Texts(starts, sizes, stops)
+        rows = collate(feature, cache.tokens, texts, _counts(case), length)
         outputs = case.with_role("out")
-        np.testing.assert_array_equal(collated.ids, outputs[feature])
-        if f"{feature}_position" in outputs:
-            np.testing.assert_array_equal(collated.position, outputs[f"{feature}_position"])
-            segmentation = collated.segmentation
+        np.testing.assert_array_equal(rows[feature], outputs[feature])
+        position, segmentation = f"{feature}_position", f"{feature}_segmentation"
+        if position in outputs:
+            np.testing.assert_array_equal(rows[position], outputs[position])
             if name == ZEROS_INSIDE:
-                segmentation = segmentation * (collated.ids != 0)
-            np.testing.assert_array_equal(segmentation, outputs[f"{feature}_segmentation"])
+                rows[segmentation] *= rows[feature] != 0
+            np.testing.assert_array_equal(rows[segmentation], outputs[segmentation])
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {ZEROS_INSIDE, *LOSES_ENDS}))

@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import stat
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,11 +39,11 @@ _CHECKED = "checked.json"
 FILES, _SUM = "files", "sum"
 # Maximum characters of a reason in a message.
 _LONGEST_REASON = 200
-# Errors raised by a manifest or an array with unexpected content; the last two are for deep nesting
-# and infinity.
-_DAMAGE_ERRORS = (
-    *(ValueError, KeyError, TypeError, AttributeError, IndexError),
-    *(RecursionError, OverflowError),
+# Errors raised by a manifest, an array or records with unexpected content; RecursionError for deep
+# nesting, OverflowError for infinity, the last ones by headers of arrays.
+DAMAGE_ERRORS = (
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RuntimeError),
+    *(RecursionError, OverflowError, SyntaxError, tokenize.TokenError),
 )
 # Names of caches, see `cache_path`, and of directories in which caches are built.
 _CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
@@ -168,8 +169,8 @@ class DamagedCacheError(DataError):
 
 
 @contextlib.contextmanager
-def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
-    """Turns errors of damaged files, and `damage`, into DamagedCacheError; else DataError."""
+def reading(directory: Path) -> Iterator[None]:
+    """Turns errors of damaged files into DamagedCacheError; others of the system into DataError."""
     try:
         yield
     except DataError:
@@ -181,7 +182,7 @@ def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
         if error.errno in (None, errno.EINVAL, errno.EISDIR):
             raise DamagedCacheError(directory, error) from error
         raise _unreadable(directory, error) from error
-    except _DAMAGE_ERRORS + damage as error:
+    except DAMAGE_ERRORS as error:
         if is_shortage(error):
             raise _unreadable(directory, error) from error
         raise DamagedCacheError(directory, error) from error
@@ -235,7 +236,10 @@ def read_manifest(
                 raise DamagedCacheError(directory, f"{MANIFEST} belongs to another cache: {name}")
         sums = {name: manifest[FILES][name] for name in files}
         states = {name: _state(directory / name) for name in (*sums, MANIFEST)}
-        if anew or states != _stored_states(directory):
+        stored = None
+        with contextlib.suppress(OSError, *DAMAGE_ERRORS):
+            stored = json.loads(read_regular(directory / _CHECKED, LARGEST_CONTENT))
+        if anew or states != stored:
             size = sum((directory / name).stat().st_size for name in sums)
             with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
                 for name, expected in sums.items():
@@ -287,13 +291,6 @@ def _state(path: Path) -> list[int]:
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _stored_states(directory: Path) -> object:
-    try:
-        return json.loads(read_regular(directory / _CHECKED, LARGEST_CONTENT))
-    except (OSError, *_DAMAGE_ERRORS):
-        return None
 
 
 def _store_states(directory: Path, states: Mapping[str, list[int]]) -> None:

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import hashlib
 import math
-import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,6 @@ from mtfrun.display import progress
 
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 2
-# Errors of array_record and numpy for files with unexpected content.
-_DAMAGE_ERRORS = (EOFError, RuntimeError, SyntaxError, tokenize.TokenError)
 # Images between two reports of progress.
 _IMAGES_PER_REPORT = 64
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
@@ -64,7 +61,7 @@ class ImageCache:
         has_pixels = (directory / PIXELS).exists()
         names = (PIXELS, LABELS) if has_pixels else (RECORDS, SIZES, LABELS)
         self.manifest = read_manifest(directory, names, origin=origin, anew=anew)
-        with reading(directory, *_DAMAGE_ERRORS):
+        with reading(directory):
             self.labels: np.ndarray = np.load(directory / LABELS, mmap_mode="r")
             if self.labels.shape != (self.manifest["images"],):
                 raise RuntimeError(f"{LABELS} has {len(self.labels)} labels")
@@ -90,7 +87,7 @@ class ImageCache:
         """Returns the images with these numbers, int64 [images], in their order."""
         if self.pixels is not None:
             return [PixelImage(pixels) for pixels in self.pixels[numbers]]
-        with reading(self.directory, *_DAMAGE_ERRORS):
+        with reading(self.directory):
             contents = self._reader.read(numbers.tolist())
         channels = self.manifest["size"][-1]
         return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -12,14 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtfrun.data.cache.directory import DAMAGE_ERRORS
 from mtfrun.data.files import try_to_write
 from mtfrun.errors.untrusted import open_regular
 
-# What numpy and its readers of zip files raise for damaged ones; RuntimeError: an encrypted one.
-_DAMAGE_ERRORS = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError),
-    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
-)
+# What numpy and its readers of zip files raise for damaged ones.
+_DAMAGE_ERRORS = (*DAMAGE_ERRORS, OSError, MemoryError, zipfile.BadZipFile, zlib.error)
 # Version of the algorithm, part of the names of stored plans.
 VERSION = 2
 # Seed of the order in which texts of equal length are put into rows.

@@ -92,7 +92,7 @@ class _ExampleRows(TextRows):
     @property
     def row_sizes(self) -> np.ndarray:
         """int32 [examples, features of the rows] number of ids of every example."""
-        sizes = np.minimum(self.cache.lengths, np.asarray(self._limits, np.int32))
+        sizes: np.ndarray = np.minimum(self.cache.lengths, np.asarray(self._limits, np.int32))
         return sizes.sum(1, keepdims=True, dtype=np.int32) if self._is_joined else sizes
 
     def _texts(self, examples: np.ndarray) -> list[Texts]:

@@ -136,20 +136,16 @@ class _TextFeature:
         values = functools.reduce(operator.getitem, self.name.split("/"), batch)
         if self.is_list:
             # A list of a fixed length is an array.
+            lists: list[list[bytes]]
             lists = values.tolist() if isinstance(values, np.ndarray) else values.to_list()
-            if self.element is None:
-                return lists
-            return [texts[self.element] if self.element < len(texts) else b"" for texts in lists]
-        if self.label_names:
-            return [self._label(label) for label in values.tolist()]
+            n = self.element
+            return lists if n is None else [x[n] if n < len(x) else b"" for x in lists]
+        if names := self.label_names:
+            return [(names[i] if 0 <= i < len(names) else str(i)).encode() for i in values.tolist()]
         if np.issubdtype(values.dtype, np.floating):
             # A float32 has fewer decimals than the float64 of `tolist`.
             return [str(value).encode() for value in values]
         return [text_of_value(value) or b"" for value in values.tolist()]
-
-    def _label(self, label: int) -> bytes:
-        is_class = 0 <= label < len(self.label_names)
-        return (self.label_names[label] if is_class else str(label)).encode()
 
 
 def _text_features(feature: Any, info: Any, name: str = "") -> dict[str, _TextFeature]:

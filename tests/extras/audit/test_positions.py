@@ -39,7 +39,7 @@ def test_rows_are_found_at_all_their_positions(
             assert positions[places.rows == row].tolist() == drawn.get((component, row), [])
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("packed", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_examples_are_found_at_all_their_places(packed: bool) -> None:
     rows = _rows(packed=packed, max_epochs={"b": 2})
     batches = rows.train(BATCH, seed=1)
