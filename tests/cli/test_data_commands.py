@@ -147,7 +147,7 @@ def _with_signal(number: int) -> object:
 def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["data"], "data needs a command: data cache, data vocab"),
-        (["data", "cache", "--list", "--unused_days=-1"], "--unused_days=-1 must be at least 0"),
+        (["data", "cache", "--list", "--unused_days=-1"], "--unused_days=-1: it must be at"),
         (["data", "cache", "--remove"], "--remove and --unused_days are of --list"),
         (["data", "cache", "--list", "--verify"], "--list shows all caches: leave --verify,"),
         (["data", "cahce"], "no command 'data cahce', did you mean 'data cache'?"),

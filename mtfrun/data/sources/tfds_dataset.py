@@ -9,9 +9,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -25,8 +25,6 @@ from mtfrun.errors import RAISE_THE_LIMIT, InputError, did_you_mean, is_shortage
 from mtfrun.errors.untrusted import check_record_lengths, open_regular, read_regular_text
 from mtfrun.files import lock_file
 
-# What happens to an embedded dataset once its directory is deleted, for messages.
-_PREPARED_AGAIN = "and it is prepared again"
 # Characters of TFDS's reason in a message.
 _LONGEST_REASON = 300
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -61,20 +59,31 @@ class TfdsDataset:
 
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
-        data_dir = self.data_dir or os.environ.get("TFDS_DATA_DIR")
-        directory = absolute_path(data_dir or "~/tensorflow_datasets")  # TFDS's default
-        if self.name in self.embedded:
-            return prepare(self.embedded[self.name], directory)
+        data_dir = absolute_path(
+            self.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+        )
         with silent_tfds():
-            if self.download and _find(self.name, directory) is None:
-                return _download(self.name, directory)
-            files = self._find_prepared(directory)
-            # From its files, not from its code, which would download or query a server.
-            return files.open(lambda: tfds.builder_from_directory(files.directory))
+            if embedded := self.embedded.get(self.name):
+                directory = embedded.directory(data_dir)
+                if not directory.exists():
+                    _prepare(embedded, data_dir)
+            elif self.download and _find(self.name, data_dir) is None:
+                return _download(self.name, data_dir)
+            else:
+                directory = self._find_prepared(data_dir)
+            self._check_classes(directory)
+            try:
+                if embedded:
+                    return embedded.builder(data_dir)
+                # From its files, not from its code, which would download or query a server.
+                return tfds.builder_from_directory(directory)
+            # TFDS raises many kinds of errors for damaged files.
+            except Exception as error:
+                raise self._damage(directory, error) from error
 
     @property
-    def files(self) -> PreparedFiles:
-        return PreparedFiles(Path(self.builder.data_dir), self._remedy)
+    def directory(self) -> Path:
+        return Path(self.builder.data_dir)
 
     def check_tfds_split(self, split: str) -> None:
         """Raises DataError unless every part of TFDS's `split` is of a split of the dataset."""
@@ -91,7 +100,13 @@ class TfdsDataset:
         Nested `features` are "outer/inner"; `encoded` features stay as stored, such as a JPEG file.
         """
         self.check_tfds_split(split)
-        self.files.check_records()
+        for path in sorted(self.directory.glob("*.tfrecord*")):
+            try:
+                with open_regular(path) as file:
+                    check_record_lengths(file)
+            except (OSError, InputError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise self._damage(self.directory, f"{path.name}: {why}") from error
         decoders = None
         selected = _select(self.builder.info.features, [name.split("/") for name in features])
         if selected is not True:
@@ -117,11 +132,11 @@ class TfdsDataset:
             # Removes the names of TensorFlow's nodes.
             nodes = r"\{\{.*?\}\}|\[Op:.*|\[\[.*"
             reason = re.sub(nodes, "", error.message, flags=re.DOTALL).strip()
-            raise self.files.describe_damage(reason) from error
+            raise self._damage(self.directory, reason) from error
 
     def describe(self, split: str, **settings: object) -> dict[str, object]:
         self.check_tfds_split(split)
-        paths = sorted(self.files.directory.glob("*"))
+        paths = sorted(self.directory.glob("*"))
         return {
             "source": type(self).__name__,
             "dataset": self.builder.info.full_name,
@@ -130,27 +145,46 @@ class TfdsDataset:
             "files": [[path.name, path.stat().st_size] for path in paths if path.is_file()],
         }
 
-    @property
-    def _remedy(self) -> str:
-        if self.name in self.embedded:
-            return _PREPARED_AGAIN
-        return f"and prepare it again where there is a network: tfds build {self.name}"
+    def _damage(self, directory: Path, reason: object) -> DataError:
+        line = " ".join(str(reason).split()).rstrip(".")
+        again = f"prepare it again where there is a network: tfds build {self.name}"
+        again = "it is prepared again" if self.name in self.embedded else again
+        remedy = f"it is damaged or incomplete: delete {directory} and {again}"
+        remedy = RAISE_THE_LIMIT if is_shortage(line) else remedy
+        return DataError(f"the prepared data in {directory} cannot be read: {line}; {remedy}")
 
-    def _find_prepared(self, data_dir: Path) -> PreparedFiles:
+    def _check_classes(self, directory: Path) -> None:
+        """Raises DataError for damaged descriptions, and for ones that would run code."""
+        # TFDS reads features from dataset_info.json as well; its other parts have other "type"s.
+        for name, part in ((INFO_FILE, "features"), (FEATURES_FILE, None)):
+            try:
+                content = json.loads(read_regular_text(directory / name))
+            except OSError as error:
+                raise self._damage(directory, f"{name}: {error.strerror}") from error
+            except (ValueError, RecursionError) as error:
+                raise self._damage(directory, f"{name} is not JSON: {error}") from error
+            if not isinstance(content, dict) or not content:
+                raise self._damage(directory, f"{name} is empty")
+            for class_name in _class_names(content if part is None else content.get(part)):
+                if not _CLASS_OF_TFDS.fullmatch(class_name):
+                    raise DataError(
+                        f"{directory / name} names the feature class {class_name!r}, which would "
+                        f"run code: if the files are not yours, delete {directory}"
+                    )
+
+    def _find_prepared(self, data_dir: Path) -> Path:
         try:
             directory = _find(self.name, data_dir)
         except Exception as error:
-            files = PreparedFiles(data_dir / self.name, self._remedy)
-            raise files.describe_damage(error) from error
+            raise self._damage(data_dir / self.name, error) from error
         if directory is not None:
-            return PreparedFiles(directory, self._remedy)
+            return directory
         names = set(self.embedded)
         for info_file in [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]:
             name = info_file.relative_to(data_dir).parts[0]
             names.add(name)
             if name == self.title and not info_file.with_name(FEATURES_FILE).exists():
-                files = PreparedFiles(info_file.parent, self._remedy)
-                raise files.describe_damage(f"it has no {FEATURES_FILE}")
+                raise self._damage(info_file.parent, f"it has no {FEATURES_FILE}")
         nearest, prepared = did_you_mean(self.name, names) or ".", ", ".join(sorted(names))
         raise DataError(
             f'TFDS dataset "{self.name}" is not prepared in {data_dir}{nearest} Without a download '
@@ -159,32 +193,25 @@ class TfdsDataset:
         )
 
 
-def prepare(dataset: EmbeddedDataset, data_dir: Path) -> tfds.core.DatasetBuilder:
-    """Returns the builder of an embedded dataset, after preparing its files in `data_dir`.
-
-    Waits while another process prepares the same dataset.
-    """
-    files = PreparedFiles(dataset.directory(data_dir), _PREPARED_AGAIN)
-    with silent_tfds():
-        if not files.directory.exists():
-            try:
-                data_dir.mkdir(parents=True, exist_ok=True)
-                # The lock is ours: without it the second of two writers fails at TFDS's rename.
-                with lock_file(data_dir / f".{dataset.name}.lock"):
-                    for abandoned in files.directory.parent.glob("incomplete.*"):  # when killed
-                        shutil.rmtree(abandoned, ignore_errors=True)
-                    # Writes to a temporary directory and renames it; does nothing if it is there.
-                    dataset.builder(data_dir).download_and_prepare(
-                        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-                    )
-            except Exception as error:
-                cause = _file_error(error)
-                if cause is None:
-                    raise
-                remedy = "make room there, give a writable data_dir or set TFDS_DATA_DIR"
-                message = f"cannot prepare {dataset.name} in {data_dir}: {cause}; {remedy}"
-                raise DataError(message) from error
-        return files.open(lambda: dataset.builder(data_dir))
+def _prepare(dataset: EmbeddedDataset, data_dir: Path) -> None:
+    """Prepares an embedded dataset; waits while another process prepares the same one."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        # The lock is ours: without it the second of two writers fails at TFDS's rename.
+        with lock_file(data_dir / f".{dataset.name}.lock"):
+            for abandoned in dataset.directory(data_dir).parent.glob("incomplete.*"):  # when killed
+                shutil.rmtree(abandoned, ignore_errors=True)
+            # Writes to a temporary directory and renames it; does nothing if it is there.
+            dataset.builder(data_dir).download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    except Exception as error:
+        cause = _file_error(error)
+        if cause is None:
+            raise
+        remedy = "make room there, give a writable data_dir or set TFDS_DATA_DIR"
+        message = f"cannot prepare {dataset.name} in {data_dir}: {cause}; {remedy}"
+        raise DataError(message) from error
 
 
 @contextlib.contextmanager
@@ -246,61 +273,6 @@ def _find(name: str, data_dir: Path) -> Path | None:
     except (tfds.core.DatasetNotFoundError, ValueError):
         return None
     return None if directory is None else Path(directory)
-
-
-class PreparedFiles(NamedTuple):
-    """A dataset that TFDS has prepared, and the `remedy` in messages if the files are damaged."""
-
-    directory: Path
-    remedy: str
-
-    def describe_damage(self, reason: object) -> DataError:
-        line = " ".join(str(reason).split()).rstrip(".")
-        remedy = f"it is damaged or incomplete: delete {self.directory} {self.remedy}"
-        remedy = RAISE_THE_LIMIT if is_shortage(line) else remedy
-        return DataError(f"the prepared data in {self.directory} cannot be read: {line}; {remedy}")
-
-    def open(self, make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
-        """Returns `make()`, which reads the descriptions, after checking that they run no code."""
-        self._check()
-        try:
-            return make()
-        # TFDS raises many kinds of errors for damaged files.
-        except Exception as error:
-            raise self.describe_damage(error) from error
-
-    def check_records(self) -> None:
-        for path in sorted(self.directory.glob("*.tfrecord*")):
-            try:
-                with open_regular(path) as file:
-                    check_record_lengths(file)
-            except (OSError, InputError) as error:
-                why = error.strerror if isinstance(error, OSError) else error
-                raise self.describe_damage(f"{path.name}: {why}") from error
-
-    def _check(self) -> None:
-        # TFDS reads features from dataset_info.json as well; its other parts have other "type"s.
-        for name, part in ((INFO_FILE, "features"), (FEATURES_FILE, None)):
-            content = self._read(name)
-            described = content if part is None else content.get(part)
-            for class_name in _class_names(described):
-                if not _CLASS_OF_TFDS.fullmatch(class_name):
-                    raise DataError(
-                        f"{self.directory / name} names the feature class {class_name!r}, which "
-                        f"would run code: if the files are not yours, delete {self.directory}"
-                    )
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.directory / name
-        try:
-            content = json.loads(read_regular_text(path))
-        except OSError as error:
-            raise self.describe_damage(f"{name}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise self.describe_damage(f"{name} is not JSON: {error}") from error
-        if not isinstance(content, dict) or not content:
-            raise self.describe_damage(f"{name} is empty")
-        return content
 
 
 def _class_names(described: object) -> Iterator[str]:

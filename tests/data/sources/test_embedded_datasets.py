@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.data import DataError
+from mtfrun.data import DataError, Tfds
 from mtfrun.data.sources.embedded_datasets import (
     LARGEST_NUMBER,
     PYTHON_DOCS,
     PYTHON_SOURCE,
+    EmbeddedDataset,
     distinct_topics,
     is_held_out,
     running_python,
@@ -26,10 +27,13 @@ from mtfrun.data.sources.embedded_datasets import (
     source_files,
     spell,
 )
-from mtfrun.data.sources.tfds_dataset import prepare
 from mtfrun.data.splits import SPLITS, split_of
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
+
+
+def prepare(dataset: EmbeddedDataset, data_dir: Path) -> tfds.core.DatasetBuilder:
+    return Tfds(dataset.name, data_dir=str(data_dir)).builder
 
 
 @pytest.fixture(scope="module")
