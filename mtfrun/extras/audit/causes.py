@@ -263,8 +263,12 @@ def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
     """
     texts = [_bindings(record) for record in (old, new)]
 
+    def refer(name: str) -> list[str]:
+        values = (text.get(name) or text.get(name.rpartition("/")[2], "") for text in texts)
+        return [macro for value in values for macro in re.findall(r"%(\w+)", value)]
+
     def macros_of(name: str) -> list[str]:
-        return follow([name], lambda x: [m for text in texts for m in _macros_in(text, x)])[1:]
+        return follow([name], refer)[1:]
 
     bound = {change.name: change for change in changes(*texts)}
     parameters = changes_of_hyperparameters(old.get("hyperparameters"), new.get("hyperparameters"))
@@ -301,11 +305,6 @@ def _bindings(record: Mapping[str, Any]) -> dict[str, str]:
     with contextlib.suppress(ValueError):
         return values_of(str(record.get("configuration") or ""))
     return {}
-
-
-def _macros_in(texts: Mapping[str, str], name: str) -> list[str]:
-    value = texts.get(name) or texts.get(name.rpartition("/")[2], "")  # of any scope
-    return re.findall(r"%(\w+)", value)
 
 
 def _acts_of_parameter(change: Change) -> str:

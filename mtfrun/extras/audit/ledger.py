@@ -17,7 +17,7 @@ import os
 import pathlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +33,9 @@ LEDGER = "ledger"
 """The file's name in a run directory."""
 
 _HEADER = b"mtfrun ledger 2\n"
-_FIELDS = struct.Struct("<QQIIIIQ")
 _HASH_BYTES = 16
-_SIZE = _FIELDS.size + _HASH_BYTES
+_FIELDS = struct.Struct("<QQIIIIQ")
+_ENTRY = struct.Struct(f"{_FIELDS.format}{_HASH_BYTES}s")
 
 
 TOLERANCE = 1e-3
@@ -89,12 +89,16 @@ def value_of(bits: int) -> float:
 
 def newest_recorded_step(directory: str | os.PathLike[str]) -> int:
     """Returns the last step of a ledger that may be written at present; 0 for none."""
-    try:
-        with open_regular(pathlib.Path(directory, LEDGER)) as file:
-            number = (os.fstat(file.fileno()).st_size - len(_HEADER)) // _SIZE
-            return _read_record(file, number - 1)[0].step if number > 0 else 0
-    except (OSError, struct.error):  # none yet, or it has just become shorter
-        return 0
+    with contextlib.suppress(OSError), open_regular(pathlib.Path(directory, LEDGER)) as file:
+        return max((record.step for record, _ in _entries(file.read())), default=0)
+    return 0
+
+
+def _entries(content: bytes) -> Iterator[tuple[LedgerRecord, bytes]]:
+    """Yields the records of a file with their hashes; one that is being written is left out."""
+    records = memoryview(content)[len(_HEADER) :]
+    for *fields, digest in _ENTRY.iter_unpack(records[: len(records) // _ENTRY.size * _ENTRY.size]):
+        yield LedgerRecord(*fields), digest
 
 
 class LedgerWriter:
@@ -115,20 +119,20 @@ class LedgerWriter:
 
         Also the digests of variables after this step, since a training may begin with others.
         """
-        size = len(_HEADER)
         with self._warning(), open_to_write(self._path, "rb+") as file:
-            if file.read(size) != _HEADER:
+            content = file.read()
+            if not content.startswith(_HEADER):
+                content = _HEADER
                 file.truncate(0)
                 file.seek(0)
-                file.write(_HEADER)
-            number = (os.fstat(file.fileno()).st_size - size) // _SIZE
-            while number and _read_record(file, number - 1)[0].step > step:
-                number -= 1
-            if number > 1:
-                _, self._former_hash = _read_record(file, number - 2)
-            if number:
-                self._last, self._hash = _read_record(file, number - 1)
-            file.truncate(size + number * _SIZE)
+                file.write(content)
+            end = len(_HEADER)
+            for record, digest in _entries(content):
+                if record.step > step:
+                    break
+                self._last, self._former_hash, self._hash = record, self._hash, digest
+                end += _ENTRY.size
+            file.truncate(end)
         with self._warning(), open_to_write(self._variables, "rb+") as file:
             end = 0
             for line in file.read().splitlines(keepends=True):
@@ -175,7 +179,7 @@ class LedgerWriter:
             return
         with self._warning(), open_to_write(path, "rb+" if replaces_last else "ab") as file:
             if replaces_last:
-                file.seek(-_SIZE, os.SEEK_END)
+                file.seek(-_ENTRY.size, os.SEEK_END)
             file.write(content)
             if syncs:
                 os.fsync(file.fileno())
@@ -198,34 +202,25 @@ def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
     path = pathlib.Path(directory, LEDGER)
     try:
         with open_regular(path) as file:
-            if file.read(len(_HEADER)) != _HEADER:
-                raise RunDirError(f"{path} is not a ledger of this version of mtfrun")
-            former, step = bytes(_HASH_BYTES), -1
-            while len(content := file.read(_SIZE)) == _SIZE:
-                fields, former = content[: _FIELDS.size], _chain(former, content[: _FIELDS.size])
-                record = LedgerRecord(*_FIELDS.unpack(fields))
-                if content[_FIELDS.size :] != former or record.step <= step:
-                    raise RunDirError(
-                        f"{path} is damaged or was changed: the record behind step {step:,} does "
-                        "not continue it"
-                    )
-                yield record
-                step = record.step
+            content = file.read()
     except FileNotFoundError as error:
         raise RunDirError(f"{directory} has no ledger: train writes it from now on") from error
     except OSError as error:
         raise RunDirError(f"cannot read {path}: {reason(error)}") from error
+    if not content.startswith(_HEADER):
+        raise RunDirError(f"{path} is not a ledger of this version of mtfrun")
+    former, step = bytes(_HASH_BYTES), -1
+    for record, digest in _entries(content):
+        former = _chain(former, _FIELDS.pack(*record))
+        if digest != former or record.step <= step:
+            rule = f"the record behind step {step:,} does not continue it"
+            raise RunDirError(f"{path} is damaged or was changed: {rule}")
+        yield record
+        step = record.step
 
 
 def _chain(former: bytes, fields: bytes) -> bytes:
     return hashlib.blake2b(former + fields, digest_size=_HASH_BYTES).digest()
-
-
-def _read_record(file: BinaryIO, index: int) -> tuple[LedgerRecord, bytes]:
-    file.seek(len(_HEADER) + index * _SIZE)
-    content = file.read(_SIZE)
-    fields, digest = content[: _FIELDS.size], content[_FIELDS.size :]
-    return LedgerRecord(*_FIELDS.unpack(fields)), digest
 
 
 class Difference(NamedTuple):
