@@ -39,9 +39,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.extras.audit.bisect import bisect
-    from mtfrun.extras.audit.documents import describe_documents
     from mtfrun.extras.audit.ledger import BATCH, INITIAL_VALUES, KEY, VARIABLES
-    from mtfrun.extras.audit.replay import recompute
     from mtfrun.rundir import RunDirectory
 
     runs = [RunDirectory(name) for name in (flags.first, flags.second)]
@@ -49,12 +47,16 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         directory.require()
     result = bisect(runs[0].path, runs[1].path)
     if result.data_cause is not None:
+        from mtfrun.extras.audit.documents import describe_documents
+
         last, first_batch = min(result.last_steps), result.first_batch
         lines = describe_documents(runs, settings_of(flags), last, first_batch)
         result = dataclasses.replace(result, documents=lines)
     difference = result.difference
     again = None
     if flags.recompute and difference is not None and difference.what not in (BATCH, KEY):
+        from mtfrun.extras.audit.replay import recompute
+
         is_after = difference.what in (INITIAL_VALUES, VARIABLES)
         again = recompute(settings_of(flags), runs, difference.step + is_after)
     if flags.json:
