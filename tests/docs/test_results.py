@@ -11,7 +11,7 @@ from mtfrun.extras.report.run_page import report_of
 from mtfrun.extras.sweeps.analysis.comparison import compare
 from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
 from mtfrun.extras.sweeps.plan import Plan
-from mtfrun.extras.sweeps.sweep import Sweep
+from mtfrun.extras.sweeps.result import Results
 from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,9 +39,10 @@ def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
 def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) -> None:
     """For a new setting that changes no result, `sweep --accept_changes` writes its hash."""
     sweep = read_sweep_file(f"sweeps/{results.stem}.gin", []).without_search()
-    recorded = Sweep.read(results)
+    recorded = Results(results).sweep()
     assert recorded is not None
-    plan = Plan(recorded.continue_with(sweep, results), results, results, [])
+    whole = recorded.continue_with(sweep, results)
+    plan = Plan(whole, results, Results(results), [])
     runs = plan.runs(sweep.runs())
     plan.check_settings(runs)
     assert all(planned.is_done for planned in runs)

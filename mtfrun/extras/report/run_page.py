@@ -19,8 +19,7 @@ from mtfrun.extras.report.configuration import Comparison, compare_with_shipped
 from mtfrun.extras.report.examples import Examples, read_examples
 from mtfrun.extras.sweeps.analysis.comparison import compare
 from mtfrun.extras.sweeps.analysis.table_formats import html_table, table_notes
-from mtfrun.extras.sweeps.result import RunResult, results_of
-from mtfrun.extras.sweeps.sweep import Sweep
+from mtfrun.extras.sweeps.result import Results, RunResult, results_of
 from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.metrics.curves import Curves, Events, read_events
 from mtfrun.metrics.tags import tag_of
@@ -229,7 +228,7 @@ def report_of(
         above = RunDirectory(directories[0])
         above.require()
         path = pathlib.Path(above.path)
-        if Sweep.read(path) is not None:
+        if Results(path).sweep() is not None:
             return _report_of_sweep(path, examples, allowed_imports)
     names: dict[pathlib.Path, str] = {}
     for directory in directories:

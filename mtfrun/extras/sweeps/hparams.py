@@ -6,6 +6,7 @@ sweep has a description of all its runs, with the metrics that the table shows.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -32,20 +33,6 @@ HParam: TypeAlias = bool | float | str
 
 # Event files of other programs may lie beside ours; only ours are replaced.
 _SUFFIX = ".hparams"
-
-
-def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
-    """Returns values in a form that TensorBoard accepts: numbers, truth values, or else texts.
-
-    Passwords in URLs are masked.
-
-    >>> as_hparams({"LEARNING_RATE": 0.1, "WIDTHS": [16, 32], "AVERAGE_DECAY": None})
-    {'LEARNING_RATE': 0.1, 'WIDTHS': '[16, 32]', 'AVERAGE_DECAY': 'None'}
-    """
-    return {
-        name: value if isinstance(value, bool | int | float) else mask_urls(str(value))
-        for name, value in values.items()
-    }
 
 
 class HParams(Hook):
@@ -76,7 +63,7 @@ def begin_session(directory: str, hparams: Mapping[str, Any]) -> pathlib.Path | 
     path = pathlib.Path(directory).absolute()
     # The name first: a narrow column has room for no more.
     trial = f"{path.name} in {path.parent}"
-    start = summary_v2.hparams_pb(as_hparams(hparams), trial, start_time_secs=time.time())
+    start = summary_v2.hparams_pb(_as_hparams(hparams), trial, start_time_secs=time.time())
     return _replace_events(directory, start)
 
 
@@ -85,7 +72,7 @@ def end_session(file: pathlib.Path | None, *, is_success: bool) -> None:
     if file is not None:
         # The same message in TensorFlow's class.
         end = session_end_pb(status, time.time()).SerializeToString()
-        _append(file, [_event(Summary.FromString(end))])
+        _append(file, Event(summary=Summary.FromString(end)))
 
 
 def write_hparams(
@@ -95,16 +82,24 @@ def write_hparams(
 
     Every parameter that varies is listed, with its values, or an interval of more than ten numbers.
     """
-    values: dict[str, list[HParam]] = {}
+    columns: dict[str, list[HParam]] = {}
     for run in runs:
-        for name, value in as_hparams(run).items():
-            values.setdefault(name, []).append(value)
+        for name, value in _as_hparams(run).items():
+            columns.setdefault(name, []).append(value)
     domains = {
-        name: _domain(column)
-        for name, column in values.items()
-        if len({(type(value), value) for value in column}) > 1 or len(column) < len(runs)
+        name: _domain(values)
+        for name, values in columns.items()
+        if len({(type(value), value) for value in values}) > 1 or len(values) < len(runs)
     }
     _replace_events(directory, _description(domains, metrics))
+
+
+def _as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
+    """Returns numbers, truth values, or else texts, in which passwords in URLs are masked."""
+    return {
+        name: value if isinstance(value, bool | int | float) else mask_urls(str(value))
+        for name, value in values.items()
+    }
 
 
 def _description(
@@ -134,34 +129,26 @@ def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
 
 def _replace_events(directory: str, summary: Summary) -> pathlib.Path | None:
     """Writes an event file in place of earlier ones of ours; returns None if it cannot."""
-    # TensorBoard reads nothing older after a file's last event: the newer one needs a later name.
     folder = pathlib.Path(directory)
+    earlier = list(folder.glob(f"events.out.tfevents.*{_SUFFIX}"))
+    # TensorBoard reads nothing older after a file's last event: the newer one needs a later name.
     path = folder / f"events.out.tfevents.{time.time_ns() // 1000:016d}{_SUFFIX}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
-            old.unlink()
-    except OSError as error:
-        _warn(path, error)
+    if not _append(path, Event(file_version="brain.Event:2"), Event(summary=summary)):
         return None
-    version = Event(wall_time=time.time(), file_version="brain.Event:2")
-    return path if _append(path, [version, _event(summary)]) else None
+    for file in earlier:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    return path
 
 
-def _event(summary: Summary) -> Event:
-    return Event(wall_time=time.time(), step=0, summary=summary)
-
-
-def _append(path: pathlib.Path, events: Sequence[Event]) -> bool:
+def _append(path: pathlib.Path, *events: Event) -> bool:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open_to_write(path, "ab") as file:
             for event in events:
+                event.wall_time = time.time()
                 RecordWriter(file).write(event.SerializeToString())
     except OSError as error:
-        _warn(path, error)
+        logging.warning("cannot write the hyperparameters to %s: %s", path, reason(error))
         return False
     return True
-
-
-def _warn(path: pathlib.Path, error: Exception) -> None:
-    logging.warning("cannot write the hyperparameters to %s: %s", path, reason(error))

@@ -9,39 +9,33 @@ import os
 import pathlib
 import platform
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import LARGEST_TEXT, is_directory, parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_json
-from mtfrun.extras.sweeps.sweep import (
-    LINES,
-    NAME,
-    RESULTS,
-    SEED,
-    Sweep,
-    SweepRun,
-    read_lines,
-    write_lines,
-)
+from mtfrun.extras.sweeps.sweep import RESULTS, SEED, Sweep, SweepRun, check_fields
 from mtfrun.files import atomic_write
-from mtfrun.files.errors import run_dir_errors
+from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.rundir import RunCost, run_versions
 from mtfrun.rundir.code import hash_of_package, package_commit
 from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
 from mtfrun.rundir.run_summary import RunSummary, metric_of, summary_of
 
-_DAMAGE = (ValueError, TypeError, KeyError, AttributeError)
+NAME = "sweep.json"
+"""The file in the directory of a sweep that records it."""
+
+_LINES = ".jsonl"
 _REMEDY = "remove it, and sweep again"
+# What reading JSON that is not as it was written raises.
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
 ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunName:
-    """Which run of a sweep it is."""
-
     name: str  # name of the run and its directory, such as "SwiGLU,SEED=1"
     row: str  # name that the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03"
     seed: int
@@ -65,73 +59,90 @@ class RunResult(RunName, RunCost):
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        for name in ("metrics", "evaluations"):
-            fields[name] = numbers_as_json(fields[name])
-        return dict(mask_json(fields))
-
-    def write(self, path: pathlib.Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(self.as_json(), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: pathlib.Path) -> RunResult:
-        with run_dir_errors(f"{path} is not the result of a run", _REMEDY):
-            content = read_regular(path, LARGEST_TEXT, follows_links=False)
-        return cls.parse(content, str(path))
+        numbers = {n: numbers_as_json(getattr(self, n)) for n in ("metrics", "evaluations")}
+        return {**dataclasses.asdict(self), **numbers}
 
     @classmethod
     def parse(cls, content: bytes, place: str) -> RunResult:
         with run_dir_errors(f"{place} is not the result of a run", _REMEDY, *_DAMAGE):
             fields = parse_json(content)
-            numbers = {name: numbers_from_json(fields[name]) for name in ("metrics", "evaluations")}
-            steps = {int(step): value for step, value in numbers["evaluations"].items()}
-            result = cls(**{**fields, **numbers, "evaluations": steps})
-            if result.state not in get_args(ResultState) or type(result.seed) is not int:
-                raise InputError("its state or seed is invalid")
-            texts = [result.name, result.row, result.error, *result.environment.values()]
-            if not all(type(text) is str for text in texts) or not result.is_valid():
-                raise InputError("a text or a cost is invalid")
+            for name in ("metrics", "evaluations"):
+                fields[name] = numbers_from_json(fields[name])
+            fields["evaluations"] = {int(step): x for step, x in fields["evaluations"].items()}
+            check_fields(cls, fields, place)
+            result = cls(**fields)
+            if result.state not in get_args(ResultState) or not result.is_valid():
+                raise InputError("its state or a cost is invalid")
             return result
 
 
 class Results:
-    """The results of a sweep.
+    """A sweep and the results of its runs.
 
     Args:
-      place: a directory with a file for each run, or a file of lines.
+      place: a directory with a file for each, or a file of lines (.jsonl), the sweep in the first.
     """
 
-    def __init__(self, place: pathlib.Path) -> None:
-        self._place = place
-        self._is_file = place.suffix == LINES
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self.place = pathlib.Path(place)
+        self.name = self.place.resolve().name.removesuffix(_LINES)
+        self._is_file = self.place.suffix == _LINES
+
+    def sweep(self) -> Sweep | None:
+        """Returns None without a record of the sweep."""
+        path = self.place if self._is_file else self.place / NAME
+        try:
+            content = read_regular(path, LARGEST_TEXT, follows_links=False)
+            return Sweep.parse(content.splitlines()[0] if self._is_file else content, str(path))
+        except FileNotFoundError:
+            return None
+        except _DAMAGE as error:
+            raise InputError(
+                f"{path} is not a record of a sweep ({reason(error)}): name another --model_dir"
+            ) from error
+
+    def require_sweep(self) -> Sweep:
+        sweep = self.sweep()
+        if sweep is None:
+            what = f"{self.place} has no {NAME}"
+            raise InputError(f"{what}: name the directory of a sweep, or of its results")
+        return sweep
 
     def read(self) -> dict[str, RunResult]:
         """Returns the results by the names of their runs."""
         if self._is_file:
-            lines = read_lines(self._place)[1:] if self._place.exists() else []
-            results = [
-                RunResult.parse(line, f"{self._place}, line {number},")
-                for number, line in enumerate(lines, 2)
-            ]
-            return {result.name: result for result in results}
-        files = {file.stem: file for file in sorted(self._place.glob("*.json"))}
-        return {name: RunResult.read(file) for name, file in files.items() if file.name != NAME}
+            lines = _read(self.place).splitlines()[1:] if self.place.exists() else []
+            contents = {f"{self.place}, line {i},": line for i, line in enumerate(lines, 2)}
+        else:
+            files = [file for file in sorted(self.place.glob("*.json")) if file.name != NAME]
+            contents = {str(file): _read(file) for file in files}
+        results = [RunResult.parse(content, place) for place, content in contents.items()]
+        return {result.name: result for result in results}
 
-    def get(self, name: str) -> RunResult | None:
+    def write_sweep(self, sweep: Sweep) -> None:
         if self._is_file:
-            return self.read().get(name)
-        path = self._place / f"{name}.json"
-        return RunResult.read(path) if path.exists() else None
+            self._write_lines(sweep, self.read())
+        else:
+            _write(self.place / NAME, [dataclasses.asdict(sweep)], indent=1)
 
     def write(self, result: RunResult) -> None:
-        if not self._is_file:
-            result.write(self._place / f"{result.name}.json")
-            return
-        results = {**self.read(), result.name: result}
-        (sweep,) = read_lines(self._place)[:1]
-        lines = [json.dumps(x.as_json()).encode() for _, x in sorted(results.items())]
-        write_lines(self._place, [sweep, *lines])
+        if self._is_file:
+            self._write_lines(self.require_sweep(), {**self.read(), result.name: result})
+        else:
+            _write(self.place / f"{result.name}.json", [result.as_json()], indent=1)
+
+    def _write_lines(self, sweep: Sweep, results: Mapping[str, RunResult]) -> None:
+        lines = [result.as_json() for _, result in sorted(results.items())]
+        _write(self.place, [dataclasses.asdict(sweep), *lines])
+
+
+def _read(path: pathlib.Path) -> bytes:
+    with run_dir_errors(f"{path} is not the result of a run", _REMEDY):
+        return read_regular(path, LARGEST_TEXT, follows_links=False)
+
+
+def _write(path: pathlib.Path, records: Sequence[object], indent: int | None = None) -> None:
+    atomic_write(path, "".join(json.dumps(mask_json(x), indent=indent) + "\n" for x in records))
 
 
 def results_of(directory: str | os.PathLike[str]) -> tuple[Sweep, list[RunResult]]:
@@ -139,16 +150,16 @@ def results_of(directory: str | os.PathLike[str]) -> tuple[Sweep, list[RunResult
 
     Returns the sweep and the results of its runs in the sweep's order; "missing" ones too.
     """
-    path = pathlib.Path(directory)
-    sweep = Sweep.read(path)
-    if sweep is None:
-        raise InputError(f"{path} has no {NAME}: name the directory of a sweep, or of its results")
-    by_name = Results(path / RESULTS if is_directory(path / RESULTS) else path).read()
-    results = []
-    for run in sweep.runs() if sweep.varies else []:
-        missing = RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
-        results.append(by_name.pop(run.name, missing))
-    return sweep, [*results, *by_name.values()]
+    results = Results(directory)
+    sweep = results.require_sweep()
+    if is_directory(results.place / RESULTS):
+        results = Results(results.place / RESULTS)
+    missing = {run.name: missing_result(run) for run in (sweep.runs() if sweep.varies else [])}
+    return sweep, list({**missing, **results.read()}.values())
+
+
+def missing_result(run: SweepRun) -> RunResult:
+    return RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
 
 
 # In TensorFlow's errors, and in Python's.
@@ -166,6 +177,10 @@ class Ending(NamedTuple):
     out_of_memory: bool = False  # whether the kernel has killed a process for its memory meanwhile
 
 
+PRUNED = "pruned"
+"""The first word of why a search has stopped a run."""
+
+
 def budget_text(minutes: float) -> str:
     return f"stopped after {minutes:g} minutes, the budget of a run"
 
@@ -176,19 +191,17 @@ def result_of(
     """`ending` is None if another process than the sweep's has trained the run."""
     summary = summary_of(directory, run.name)
     state, error = _state(sweep, summary, ending)
-    metrics = [e.metrics for e in summary.evaluations]
-    metric = sweep.metric or metric_of(metrics, None)
+    evaluations = {e.step: e.metrics for e in summary.evaluations}
+    metric = sweep.metric or metric_of(evaluations.values(), None)
     seed = sweep.bindings.get(SEED, "") if run.seed is None else str(run.seed)
-    return RunResult(
-        run.name,
-        run.row,
-        int(seed) if seed.isdecimal() else 0,
-        run.values,
-        state,
-        error,
+    return dataclasses.replace(
+        missing_result(run),
+        seed=int(seed) if seed.isdecimal() else 0,
+        state=state,
+        error=error,
         step=summary.step,
-        metrics=metrics[-1] if metrics else {},
-        evaluations={e.step: e.metrics[metric] for e in summary.evaluations if metric in e.metrics},
+        metrics=evaluations[max(evaluations)] if evaluations else {},
+        evaluations={step: x[metric] for step, x in evaluations.items() if metric in x},
         **({} if summary.status is None else dataclasses.asdict(summary.status.cost)),
         configuration=configuration,
         environment=environment(),

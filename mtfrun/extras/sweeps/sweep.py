@@ -6,29 +6,22 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.checks import check_macros
 from mtfrun.configuration.gin_values import MACRO, replace_macros, value_text
-from mtfrun.configuration.statements import Statements, macros_of, values_of_macros
+from mtfrun.configuration.statements import Binding, read_statements, values_of_macros
+from mtfrun.configuration.value_types import check_value
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.checks import POSITIVE, Range, check_range
 from mtfrun.errors.differences import changes, list_changes
-from mtfrun.errors.untrusted import LARGEST_TEXT, parse_json, read_regular
+from mtfrun.errors.untrusted import parse_json
 from mtfrun.errors.url_secrets import mask_json, mask_urls
-from mtfrun.files import atomic_write
-from mtfrun.files.errors import reason
-
-NAME = "sweep.json"
-"""The file in the directory of a sweep that records it."""
 
 RESULTS = "results"
 """The directory of results in the directory of a sweep."""
-
-LINES = ".jsonl"
-"""A file with this suffix has a sweep in its first line, and a result in each other line."""
 
 SEED = "SEED"
 
@@ -97,45 +90,16 @@ class Sweep(SweepTitle):
     search: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def read(cls, place: pathlib.Path) -> Sweep | None:
-        """Returns the sweep that a directory, or a file of lines, records; None without one."""
-        path = place if place.suffix == LINES else place / NAME
-        try:
-            fields = parse_json(
-                read_lines(path)[0]
-                if path == place
-                else read_regular(path, LARGEST_TEXT, follows_links=False)
-            )
-            rows = {name: SweepRow(**row) for name, row in fields.pop("rows").items()}
-            sweep = cls(**fields, rows=rows)
-            sweep._check_types()
-            sweep.check()
-            return sweep
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise InputError(
-                f"{path} is not a record of a sweep ({reason(error)}): name another --model_dir"
-            ) from error
-
-    def write(self, place: pathlib.Path) -> None:
-        fields = mask_json(dataclasses.asdict(self))
-        if place.suffix != LINES:
-            atomic_write(place / NAME, json.dumps(fields, indent=1) + "\n")
-            return
-        results = read_lines(place)[1:] if place.exists() else []
-        write_lines(place, [json.dumps(fields).encode(), *results])
-
-    def _check_types(self) -> None:
-        """Raises InputError for a record that this program has not written."""
-        mappings = [self.bindings, self.search, *(row.bindings for row in self.rows.values())]
-        lists = [self.gin_files, *self.grid.values(), *(r.gin_files for r in self.rows.values())]
-        lists += [list(mapping.values()) for mapping in mappings]
-        lists.append([self.name, self.question, self.metric or "", self.baseline or ""])
-        if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
-            raise InputError("a value is not a text")
-        if type(self.seeds) is not list or not all(type(seed) is int for seed in self.seeds):
-            raise InputError("a seed is not a number")
+    def parse(cls, content: bytes, place: str) -> Sweep:
+        """Raises one of several errors for a record that this program has not written."""
+        fields = parse_json(content)
+        rows = fields.pop("rows")
+        for record, values in [(cls, fields), *((SweepRow, row) for row in rows.values())]:
+            check_fields(record, values, place)
+        rows = {name: SweepRow(**row) for name, row in rows.items()}
+        sweep = cls(**fields, rows=rows)
+        sweep.check()
+        return sweep
 
     @property
     def varies(self) -> bool:
@@ -170,7 +134,7 @@ class Sweep(SweepTitle):
             )
         return dataclasses.replace(self, rows={}, grid={}, baseline=None)
 
-    def continue_with(self, command: Sweep, directory: pathlib.Path) -> Sweep:
+    def continue_with(self, command: Sweep, place: object) -> Sweep:
         """Returns the sweep with the command's further rows, alternatives and seeds.
 
         The metric, the baseline and the budget are the command's.
@@ -178,7 +142,7 @@ class Sweep(SweepTitle):
         differing = changes(self._comparable(command), command._comparable(self))
         if differing:
             raise InputError(
-                f"{directory} has the sweep of another command: {list_changes(differing)}; give "
+                f"{place} has the sweep of another command: {list_changes(differing)}; give "
                 "that command, or name another --model_dir"
             )
         grid = {  # in the order of the first command, which the names of runs have
@@ -238,23 +202,19 @@ class Sweep(SweepTitle):
         wanted = [(run.gin_files, run.values, run.seed) for run in command.runs()]
         return [run for run in self.runs() if (run.gin_files, run.values, run.seed) in wanted]
 
-    def check_macros(self, search_paths: Sequence[str]) -> None:
-        """Raises InputError, before any run starts, if no gin file has a macro of a row or grid."""
-        for name, row in {"": SweepRow(), **self.rows}.items():
-            statements = _statements([*self.gin_files, *row.gin_files], search_paths)
-            references = (r for binding in statements.bindings for r in binding.references())
-            macros = {*macros_of(statements.bindings), *(r.macro for r in references if r.macro)}
-            for macro in [*row.bindings, *self.grid, *[SEED] * bool(self.seeds), *self.search]:
-                if "." not in macro and macro not in macros:
-                    where = f"row {name!r}: {macro}" if macro in row.bindings else f"--gin.{macro}"
-                    hint = did_you_mean(macro, [*macros, *[GIN_FILES] * bool(row.bindings)])
-                    raise InputError(f"{where}: no gin file has this macro{hint}")
+    def settings(self, run: SweepRun) -> tuple[list[str], dict[str, str]]:
+        """Returns the gin files and the bindings of a run."""
+        return [*self.gin_files, *run.gin_files], {**self.bindings, **run.bindings}
 
     def configuration_hash(self, run: SweepRun, search_paths: Sequence[str]) -> str:
-        """Returns the SHA-256 of the settings of a run, wherever its files are."""
-        statements = _statements([*self.gin_files, *run.gin_files], search_paths)
-        for name, value in {**self.bindings, **run.bindings}.items():
-            statements.add_flag(f"--gin.{name}={value}", f"{name} = {value}")
+        """Returns the SHA-256 of the settings of a run, wherever its files are.
+
+        ConfigError for a macro that no gin file uses.
+        """
+        files, bindings = self.settings(run)
+        flags = [(f"--gin.{name}={text}", f"{name} = {text}") for name, text in bindings.items()]
+        statements = read_statements(files, flags, search_paths)
+        check_macros(statements.bindings)
         macros = values_of_macros(statements.bindings)
         settings = {
             binding.name: value_text(replace_macros(binding.value, macros))
@@ -265,20 +225,10 @@ class Sweep(SweepTitle):
         return hashlib.sha256(mask_urls(text).encode()).hexdigest()
 
 
-def read_lines(path: pathlib.Path) -> list[bytes]:
-    return read_regular(path, LARGEST_TEXT, follows_links=False).splitlines()
-
-
-def write_lines(path: pathlib.Path, lines: Sequence[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, "".join(f"{line.decode()}\n" for line in lines))
-
-
-def _statements(files: Sequence[str], search_paths: Sequence[str]) -> Statements:
-    statements = Statements()
-    for file in files:
-        statements.add_file(file, search_paths)
-    return statements
+def check_fields(record: type, fields: Mapping[str, Any], place: str) -> None:
+    """Raises ConfigError for a value that is not of the type of its field."""
+    for name, value in fields.items():
+        check_value(Binding("", record.__name__, name, value, place, from_flag=False), record, {})
 
 
 def _choose_name(name: str, used: set[str]) -> str:

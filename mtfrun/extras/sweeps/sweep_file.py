@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
-import tokenize
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.files import read_header
-from mtfrun.configuration.gin_values import value_text
-from mtfrun.configuration.statements import Binding, Statements
+from mtfrun.configuration.gin_values import value_text, with_reference_texts
+from mtfrun.configuration.statements import Binding, Statements, read_statements
+from mtfrun.configuration.value_types import check_value
 from mtfrun.errors import ConfigError, InputError, did_you_mean
-from mtfrun.extras.sweeps.sweep import GIN_FILES, SEED, Sweep, SweepRow
+from mtfrun.errors.checks import COUNT, check_range
+from mtfrun.extras.sweeps.sweep import GIN_FILES, SEED, Sweep, SweepRow, check_fields
 
-_OPENING, _CLOSING = "([{", ")]}"
+
+@dataclasses.dataclass
+class _Parameters:
+    """The parameters of `Sweep` in a file."""
+
+    gin_files: Sequence[str]
+    bindings: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: int
+    metric: str | None
+    baseline: str | None
+    max_minutes: float | None
+    search: Mapping[str, Any]
 
 
 def read_sweep_file(name: str, paths: Sequence[str]) -> Sweep:
     """Returns the sweep of a gin file; its baseline and what varies are not checked yet."""
-    statements = Statements()
-    statements.add_file(name, paths)
+    statements = read_statements([name], [], paths)
+    names = [field.name for field in dataclasses.fields(_Parameters)]
     fields: dict[str, Any] = {}
     for binding in statements.bindings:
         if binding.selector != "Sweep" or binding.scope:
@@ -29,12 +42,13 @@ def read_sweep_file(name: str, paths: Sequence[str]) -> Sweep:
                 f"{binding.place}: a sweep file binds parameters of Sweep only: write "
                 f'Sweep.bindings = {{"{binding.name}": {binding.value_text}}}'
             )
-        if binding.parameter not in _PARAMETERS:
-            names = ", ".join(_PARAMETERS)
-            hint = did_you_mean(binding.parameter, _PARAMETERS) or f"; it has {names}"
+        if binding.parameter not in names:
+            hint = did_you_mean(binding.parameter, names) or f"; it has {', '.join(names)}"
             raise ConfigError(
                 f"{binding.place}: Sweep has no parameter {binding.parameter!r}{hint}"
             )
+        texts = dataclasses.replace(binding, value=with_reference_texts(binding.value))
+        check_value(texts, _Parameters, {})
         fields[binding.parameter] = _read(binding)
     imported = [x for x in statements.imports.values() if x.partition(".")[0] != "mtfrun"]
     if imported:
@@ -53,19 +67,18 @@ def with_flags(sweep: Sweep, files: Sequence[str], bindings: Iterable[tuple[str,
     fixed: dict[str, str] = {}
     varied: dict[str, list[str]] = {}
     for flag, text in bindings:
-        name, _, values = (part.strip() for part in text.partition("="))
-        checked = [_check_value(flag, name, x, values) for x in alternatives(flag, values)]
-        _check_repeated(flag, checked)
-        if name in varied or (name in fixed and len(checked) > 1):
+        name, values = alternatives(flag, text)
+        _check_repeated(flag, values)
+        if name in varied or (name in fixed and len(values) > 1):
             raise InputError(f"--gin.{name} is given twice: give all its alternatives in one flag")
         row = next((r for r, of_row in sweep.rows.items() if name in of_row.bindings), None)
         if row is not None or name in sweep.grid:
             where = "grid" if row is None else f"row {row!r}"
             raise InputError(f"{flag}: the sweep file's {where} sets {name}: change it there")
-        if len(checked) == 1:
-            fixed[name] = checked[0]
+        if len(values) == 1:
+            fixed[name] = values[0]
         else:
-            varied[name] = checked
+            varied[name] = values
     shared = {name: value for name, value in sweep.bindings.items() if name not in varied}
     added = dataclasses.replace(
         sweep,
@@ -76,46 +89,24 @@ def with_flags(sweep: Sweep, files: Sequence[str], bindings: Iterable[tuple[str,
     return _with_seeds(added, f"--gin.{SEED}")
 
 
-def alternatives(flag: str, text: str) -> list[str]:
-    """Returns the texts between the commas outside of brackets and quotes, by Python's tokens.
+def alternatives(flag: str, text: str) -> tuple[str, list[str]]:
+    """Returns the name and the values, as gin writes them, of "NAME = values".
 
-    >>> alternatives("--gin.X", "0.01,0.03"), alternatives("--gin.X", "[1,2],'a,b'")
-    (['0.01', '0.03'], ['[1,2]', "'a,b'"])
+    Commas outside of brackets and quotes separate values.
+
+    >>> alternatives("--gin.X", "X = 0.01,0.03"), alternatives("--gin.X", "X = [1,2],'a,b'")
+    (('X', ['0.01', '0.03']), ('X', ['[1, 2]', "'a,b'"]))
     """
-    depth, commas = 0, []
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.ERRORTOKEN and token.string in ("'", '"'):
-                raise SyntaxError("a quote is left open")  # as Python 3.12 does
-            if token.type == tokenize.OP:
-                depth += (token.string in _OPENING) - (token.string in _CLOSING)
-                if token.string == "," and depth == 0:
-                    commas.append(token.start[1])
-    except (tokenize.TokenError, SyntaxError):
-        raise InputError(f"{flag}: a bracket or a quote is left open") from None
-    starts = [0, *(comma + 1 for comma in commas)]
-    texts = [text[i:j].strip() for i, j in zip(starts, [*commas, len(text)], strict=True)]
-    if not all(texts):
+    name, _, values = text.partition("=")
+    statements = Statements()
+    statements.add_flag(flag, f"{name} = [{values}]")
+    (binding,) = statements.bindings
+    if not binding.value or values.rstrip().endswith(","):
         raise InputError(
             f"{flag}: nothing stands beside a comma: alternatives are 0.01,0.03; one value that is "
             "a list or tuple stands in brackets"
         )
-    return texts
-
-
-def _check_value(flag: str, name: str, value: str, text: str) -> str:
-    """Returns a value as gin writes it: equal ones are equal texts."""
-    statements = Statements()
-    try:
-        statements.add_flag(flag, f"{name} = {value}")
-    except ConfigError:
-        if text == value:
-            raise
-        raise InputError(
-            f"{flag}: a comma separates alternatives, of which {value} is not a gin value; one "
-            f"text needs quotes within quotes: --gin.{name}=\"'{text}'\""
-        ) from None
-    return value_text(statements.bindings[0].value)
+    return binding.name, list(map(value_text, binding.value))
 
 
 def _with_seeds(sweep: Sweep, place: str) -> Sweep:
@@ -135,70 +126,35 @@ def _with_seeds(sweep: Sweep, place: str) -> Sweep:
     return dataclasses.replace(sweep, seeds=seeds, grid=grid)
 
 
-def _is_texts(value: Any) -> bool:
-    return type(value) is list and all(type(text) is str and text for text in value)
-
-
-def _is_named(value: Any) -> bool:
-    return type(value) is dict and all(
-        type(key) is str and key.strip() and key.isprintable() for key in value
-    )
-
-
-def _is_rows(value: Any) -> bool:
-    return bool(value) and _is_named(value) and all(map(_is_named, value.values()))
-
-
-def _is_grid(value: Any) -> bool:
-    return _is_named(value) and all(type(x) is list and x for x in value.values())
-
-
-def _is_text(value: Any) -> bool:
-    return value is None or (type(value) is str and bool(value))
-
-
-# By parameter: the values that it takes, in Python, in words, and an example.
-_PARAMETERS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "gin_files": (_is_texts, "a list of gin files", '["runs/quickstart.gin"]'),
-    "bindings": (_is_named, "a dictionary of settings", '{"TRAIN_STEPS": 500}'),
-    "rows": (_is_rows, "a dictionary of rows", '{"baseline": {}, "wide": {"D_FF": 344}}'),
-    "grid": (_is_grid, "a dictionary of lists", '{"LEARNING_RATE": [0.01, 0.03]}'),
-    "seeds": (lambda x: type(x) is int and x > 0, "a number of at least 1", "3"),
-    "metric": (_is_text, "a text", '"loss"'),
-    "baseline": (_is_text, "a text", '"baseline"'),
-    "max_minutes": (lambda _: True, "a number of minutes", "4"),  # `Sweep.check` checks it
-    "search": (_is_named, "a dictionary of ranges", '{"LEARNING_RATE": ("log", 0.005, 0.2)}'),
-}
-
-
 def _read(binding: Binding) -> Any:
-    name, value = binding.parameter, binding.value
-    is_valid, words, example = _PARAMETERS[name]
-    if not is_valid(value):
-        raise ConfigError(
-            f"{binding.place}: {binding.name} must be {words}, such as {binding.name} = {example}"
-        )
+    name, value, place = binding.parameter, binding.value, binding.place
     if name in ("bindings", "search"):
-        return _texts_of(binding, value)
+        return _texts(place, value)
     if name == "rows":
-        return {row: _read_row(binding, row, settings) for row, settings in value.items()}
+        return {str(row): _read_row(place, str(row), settings) for row, settings in value.items()}
     if name == "grid":
-        texts = {n: [_texts_of(binding, {n: x})[n] for x in values] for n, values in value.items()}
-        for setting, values in texts.items():
-            _check_repeated(f"{binding.place}: {setting}", values)
-        return texts
-    return list(range(value)) if name == "seeds" else value
+        return {setting: _read_values(place, setting, values) for setting, values in value.items()}
+    if name == "seeds":
+        check_range(f"{place}: Sweep.seeds", value, COUNT)
+        return list(range(value))
+    return value
 
 
-def _read_row(binding: Binding, name: str, row: Mapping[str, Any]) -> SweepRow:
-    files = row.get(GIN_FILES, [])
-    if not _is_texts(files):
-        raise ConfigError(
-            f"{binding.place}: row {name!r}: {GIN_FILES} must be a list of gin files: "
-            f'"{GIN_FILES}": ["models/x.gin"]'
-        )
-    settings = {key: value for key, value in row.items() if key != GIN_FILES}
-    return SweepRow(files, _texts_of(binding, settings))
+def _read_row(place: str, name: str, row: Mapping[str, Any]) -> SweepRow:
+    if not (name.strip() and name.isprintable()):
+        raise ConfigError(f"{place}: {name!r} is not a name: write letters and digits")
+    settings = {GIN_FILES: [], **row}
+    files = with_reference_texts(settings.pop(GIN_FILES))
+    check_fields(SweepRow, {GIN_FILES: files}, f"{place}: row {name!r}")
+    return SweepRow(files, _texts(place, settings))
+
+
+def _read_values(place: str, setting: str, values: Sequence[Any]) -> list[str]:
+    texts = [_texts(place, {setting: value})[setting] for value in values]
+    if not texts:
+        raise ConfigError(f"{place}: {setting} has no values: write them, or leave it out")
+    _check_repeated(f"{place}: {setting}", texts)
+    return texts
 
 
 def _check_repeated(place: str, values: Sequence[str]) -> None:
@@ -207,15 +163,15 @@ def _check_repeated(place: str, values: Sequence[str]) -> None:
         raise ConfigError(f"{place}: {repeated} is there twice")
 
 
-def _texts_of(binding: Binding, settings: Mapping[str, Any]) -> dict[str, str]:
+def _texts(place: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """Returns values as gin writes them; ConfigError unless each name can be bound."""
     texts = {name: value_text(value) for name, value in settings.items()}
     for name, text in texts.items():
         try:
-            Statements().add_flag(binding.place, f"{name} = {text}")
+            Statements().add_flag(place, f"{name} = {text}")
         except ConfigError:
             raise ConfigError(
-                f"{binding.place}: {name!r} is not the name of a setting, such as TRAIN_STEPS or "
+                f"{place}: {name!r} is not the name of a setting, such as TRAIN_STEPS or "
                 "FeedForward.d_ff"
             ) from None
     return texts

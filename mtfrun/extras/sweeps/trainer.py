@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mtfrun.display.formats import number_text, shorten_cell
 from mtfrun.display.progress import Work, is_terminal, print_line
@@ -21,12 +21,21 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write
 from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
-from mtfrun.extras.sweeps.plan import PlannedRun
-from mtfrun.extras.sweeps.result import Ending, RunResult, count_memory_kills
-from mtfrun.files.errors import reason
+from mtfrun.extras.sweeps.plan import Plan, PlannedRun
+from mtfrun.extras.sweeps.result import (
+    Ending,
+    RunResult,
+    count_memory_kills,
+    missing_result,
+    result_of,
+)
+from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.processes.child_process import forward_signals, last_error, start_child
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunDirectory, RunRecord, Status
+
+if TYPE_CHECKING:
+    from mtfrun.extras.sweeps.search import Search
 
 LOG = "sweep.log"
 """The file in a run directory with the output of its trainings."""
@@ -85,7 +94,7 @@ class Display:
 
 @dataclasses.dataclass
 class Trainer:
-    """Trains runs as child processes, at most `jobs` at a time, until all have ended.
+    """Trains the runs of a plan as child processes, at most `jobs` at a time, and records them.
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
     second one ends them at once. `codes` has the exit codes of the runs that it has not stopped
@@ -93,27 +102,27 @@ class Trainer:
     GPUs; else they are processes of its program, with these `arguments`.
     """
 
+    plan: Plan
     jobs: int
     display: Display
-    collect: Callable[[PlannedRun, Ending], RunResult]  # writes the result of an ended run
     server: Server
     arguments: Callable[[PlannedRun], list[str]]
     forks: bool
-    metric: str | None = None
-    reason_to_stop: Callable[[PlannedRun], str | None] | None = None
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None
+        self._has_evaluated = False
 
     def train(self, runs: Iterable[PlannedRun]) -> None:
         """A run that fails does not end the sweep; InputError if a result cannot be written.
 
         Each of `runs` is taken when it can be started.
         """
-        waiting = iter(runs)
+        waiting = self._unfinished(runs)
         with forward_signals(self._forward):
             try:
                 while True:
@@ -127,24 +136,28 @@ class Trainer:
                     if not self._slots:
                         break
                     time.sleep(_POLL_SECS)
-                    self._poll()
+                    for slot, child in list(self._slots.items()):
+                        self._poll(slot, child)
             finally:
                 for child in self._slots.values():  # after an error of this program
                     child.process.send_signal(signal.SIGTERM)
         if self._error is not None:
             raise self._error
 
+    def _unfinished(self, runs: Iterable[PlannedRun]) -> Iterator[PlannedRun]:
+        for planned in runs:
+            if planned.is_new:
+                self._record(planned.result)
+            if not planned.is_done:
+                self.plan.write_swept(missing_result(planned.run))
+                yield planned
+
     def _start(self, run: PlannedRun) -> None:
         self._wait_for_lock(run)
         slot = next(i for i in range(self.jobs) if i not in self._slots)
-        run.directory.mkdir(parents=True, exist_ok=True)
-        try:
-            opened = open_to_write(run.directory / LOG, "ab")
-        except OSError as error:
-            raise InputError(
-                f"cannot write {run.directory / LOG}: {reason(error)}; remove it, or free space"
-            ) from error
-        with opened as log:
+        with run_dir_errors(f"cannot write {run.directory / LOG}", "remove it, or free space"):
+            log = open_to_write(run.directory / LOG, "ab")
+        with log:
             start = log.seek(0, os.SEEK_END)
             process = self._start_process(run, slot, log)
         self._slots[slot] = _Child(run, process, start, count_memory_kills())
@@ -178,37 +191,55 @@ class Trainer:
         program = [*self.server.program, *arguments]
         return start_child(program, typed, gpus, stdout=log, stderr=log)
 
-    def _poll(self) -> None:
-        for slot, child in list(self._slots.items()):
-            run, code = child.run, child.process.poll()
-            if code is None:
-                status = RunRecord(run.directory).status()
-                if status is not None and status.state == "running":
-                    self.display.advance(run.name, status)
-                if self.reason_to_stop is not None and child.reason is None:
-                    child.reason = self.reason_to_stop(run)
-                    if child.reason is not None:
-                        child.process.send_signal(signal.SIGTERM)
-                continue
-            del self._slots[slot]
-            if child.reason is None:
-                self.codes[run.name] = code if code >= 0 else 128 - code
-            ending = Ending(
-                code,
-                child.last_error(),
-                self.signal if child.reason is None else signal.SIGTERM,
-                child.reason,
-                out_of_memory=count_memory_kills() > child.memory_kills,
+    def _poll(self, slot: int, child: _Child) -> None:
+        run, code = child.run, child.process.poll()
+        if code is None:
+            status = RunRecord(run.directory).status()
+            if status is not None and status.state == "running":
+                self.display.advance(run.name, status)
+            if child.reason is None and (why := self._reason_to_stop(run)) is not None:
+                child.reason = why
+                child.process.send_signal(signal.SIGTERM)
+            return
+        del self._slots[slot]
+        if child.reason is None:
+            self.codes[run.name] = code if code >= 0 else 128 - code
+        ending = Ending(
+            code,
+            child.last_error(),
+            self.signal if child.reason is None else signal.SIGTERM,
+            child.reason,
+            out_of_memory=count_memory_kills() > child.memory_kills,
+        )
+        try:
+            result = result_of(self.plan.sweep, run.run, run.directory, run.configuration, ending)
+            self._record(result)
+            text = self._describe(run, result)
+        except InputError as error:
+            self._error, text = self._error or error, str(error)
+        self.display.end(run.number, run.name, text)
+
+    def _reason_to_stop(self, run: PlannedRun) -> str | None:
+        """Refuses a metric that the first evaluation of all does not have."""
+        if not self._has_evaluated and (evaluations := RunRecord(run.directory).evaluations()):
+            self._has_evaluated = True
+            self.plan.metric([evaluations[0].metrics])
+        return None if self.search is None else self.search.reason_to_stop(run)
+
+    def _record(self, result: RunResult) -> None:
+        """Raises InputError after a run that has failed for a full disk: all further ones would."""
+        self.plan.record(result)
+        if os.strerror(errno.ENOSPC) in result.error:
+            raise InputError(
+                f"the disk of {self.plan.directory} is full, no further run is started: "
+                f"{result.error}; free space, and give the same command again"
             )
-            try:
-                text = self._describe(run, self.collect(run, ending))
-            except InputError as error:
-                self._error, text = self._error or error, str(error)
-            self.display.end(run.number, run.name, text)
+        if result.state == "finished":
+            self.plan.metric([result.metrics])
 
     def _describe(self, run: PlannedRun, result: RunResult) -> str:
         if result.state == "finished":
-            metric = self.metric or "loss"
+            metric = self.plan.sweep.metric or "loss"
             last = result.metrics.get(metric, math.nan)
             return f"finished, step {result.step}, {metric} {number_text(last)}"
         if result.state == "stopped":
@@ -224,15 +255,6 @@ class Trainer:
         self.signal = self.signal or number
         for child in self._slots.values():
             child.process.send_signal(number)
-
-
-def require_space(result: RunResult, directory: pathlib.Path) -> None:
-    """Raises InputError after a run that has failed for a full disk: all further ones would."""
-    if os.strerror(errno.ENOSPC) in result.error:
-        raise InputError(
-            f"the disk of {directory} is full, no further run is started: {result.error}; free "
-            "space, and give the same command again"
-        )
 
 
 def describe_sweep(

@@ -6,7 +6,7 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mtfrun.extras.sweeps.result import RunResult
+from mtfrun.extras.sweeps.result import Results, RunResult
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 
 Value = float | str | None
@@ -35,14 +35,14 @@ def write_sweep(
         question=question,
     )
     directory.mkdir(parents=True, exist_ok=True)
-    sweep.write(directory)
+    Results(directory).write_sweep(sweep)
     for run in sweep.runs():
         assert run.seed is not None
         value = rows[run.row][run.seed]
         if value is None:
             continue
         is_failed = isinstance(value, str)
-        RunResult(
+        result = RunResult(
             run.name,
             run.row,
             run.seed,
@@ -56,4 +56,5 @@ def write_sweep(
             seconds=10.0 + run.seed,
             seconds_by_cause={"steps": 8.0 + run.seed, f"=cause {run.seed}": 1.0},
             environment={"TensorFlow": "2.21", "host": f"host {run.seed}"},
-        ).write(directory / results / f"{run.name}.json")
+        )
+        Results(directory / results).write(result)

@@ -109,10 +109,10 @@ def test_intervals_of_a_run_have_the_scatter_of_runs() -> None:
     rng = np.random.default_rng(0)
     noisy = [_result(n, s, 0, 0.01 * rng.standard_normal()) for n in SIZES for s in STEPS]
     ladder = _ladder(noisy, hold_out=0, draws=40)
-    _, low, high = ladder.predict(SIZES[-1], STEPS[-1] * TOKENS_PER_STEP)
+    predicted = ladder.predict(SIZES[-1], STEPS[-1] * TOKENS_PER_STEP)
     loss = float(LAW.loss(SIZES[-1], STEPS[-1] * TOKENS_PER_STEP))
-    assert low < loss < high
-    assert high - low > 0.02 * loss
+    assert predicted.low < loss < predicted.high
+    assert predicted.high - predicted.low > 0.02 * loss
 
 
 def test_advice_spends_the_budget_by_the_measured_operations(ladder: Ladder) -> None:
@@ -221,7 +221,7 @@ def test_the_best_size_grows_with_the_exponent_of_the_law() -> None:
     small, large = (LAW.best_allocation(budget, TokenCost()) for budget in (1e12, 1e14))
     assert small is not None and large is not None
     exponent = math.log(large.parameters / small.parameters) / math.log(100)
-    assert exponent == pytest.approx(LAW.size_exponent(TokenCost()))
+    assert exponent == pytest.approx(LAW.values(TokenCost())["a"])
     assert exponent == pytest.approx(0.55 / (0.45 + 0.55))
 
 

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from mtfrun.errors import InputError
-from mtfrun.extras.sweeps.plan import Plan, PlannedRun, drop_untrained_rows
+from mtfrun.extras.sweeps.plan import Plan, PlannedRun
 from mtfrun.extras.sweeps.result import (
     Ending,
     Results,
@@ -26,7 +26,7 @@ SWEEP = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64"]}, max_minutes=
 
 def _planned(directory: pathlib.Path, sweep: Sweep = SWEEP) -> PlannedRun:
     """Returns the first run; it is in `directory/run`, and its results are in `directory`."""
-    plan = Plan(sweep, directory, directory / "results", [])
+    plan = Plan(sweep, directory, Results(directory / "results"), [])
     return plan.runs(sweep.runs())[0]
 
 
@@ -63,13 +63,13 @@ def test_a_run_that_has_ended_after_its_sweep_is_not_trained_again(tmp_path: pat
     assert not planned.is_done and planned.minutes == 3.0
     record.write_status(Status("stopped", 5, 9, cost=RunCost(seconds=240.0)))
     planned = _planned(tmp_path)
-    assert planned.is_new and planned.result is not None
+    assert planned.is_new
     assert (planned.result.state, planned.result.error) == ("stopped", budget_text(4))
     record.write_status(Status("finished", 9, 9))
     record.write_metrics({9: {"eval/loss": 2.0}})
     _write(tmp_path, "killed", "killed by signal 9")
     planned = _planned(tmp_path)
-    assert planned.is_new and planned.result is not None
+    assert planned.is_new
     assert planned.result.state == "finished" and planned.result.metrics == {"loss": 2.0}
 
 
@@ -77,7 +77,7 @@ def test_a_result_of_other_settings_is_refused_until_it_is_accepted(tmp_path: pa
     _write(tmp_path, "finished")
     changed = dataclasses.replace(SWEEP, bindings={"NUM_LAYERS": "7"})
     planned = _planned(tmp_path, changed)
-    plan = Plan(changed, tmp_path, tmp_path / "results", [])
+    plan = Plan(changed, tmp_path, Results(tmp_path / "results"), [])
     with pytest.raises(InputError, match=r"results of other settings: D_FF=32.json: the gin files"):
         plan.check_settings([planned])
     plan.check_settings([_planned(tmp_path)])
@@ -90,38 +90,32 @@ def test_a_row_can_be_corrected_until_a_run_of_it_has_taken_a_step(tmp_path: pat
     former = Sweep(["runs/quickstart.gin"], rows=rows, seeds=[0, 1])
     corrected = {**rows, "wide": SweepRow(bindings={"D_FF": "64"})}
     command = dataclasses.replace(former, rows=corrected)
-    results = tmp_path / "results"
-    plan = Plan(former, tmp_path, results, [])
+    plan = Plan(former, tmp_path, Results(tmp_path / "results"), [])
     wide = former.runs()[2]
     (refused,) = plan.runs([wide])
     failed = RunResult(
         wide.name, wide.row, 0, {}, "failed", "D_FF = 6", configuration=refused.configuration
     )
-    failed.write(results / f"{wide.name}.json")
-    left = drop_untrained_rows(former, command, tmp_path, results)
-    assert left.continue_with(command, tmp_path).rows == corrected
-    new_plan = Plan(command, tmp_path, results, [])
+    plan.results.write(failed)
+    new_plan = dataclasses.replace(plan, sweep=command)
+    assert new_plan.continue_from(former, tmp_path).sweep.rows == corrected
     new_plan.check_settings(new_plan.runs(command.runs()))
     RunRecord(tmp_path / wide.name).write_status(Status("stopped", 3, 9))
-    left = drop_untrained_rows(former, command, tmp_path, results)
     with pytest.raises(InputError, match="row wide: D_FF 6 -> 64"):
-        left.continue_with(command, tmp_path)
+        new_plan.continue_from(former, tmp_path)
 
 
 def test_a_metric_that_a_finished_run_lacks_is_an_error(tmp_path: pathlib.Path) -> None:
-    plan = Plan(dataclasses.replace(SWEEP, metric="los"), tmp_path, tmp_path, [])
-    metrics = {"loss": 2.0}
-    with pytest.raises(InputError, match=r"Sweep.metric = los: no .*, did you mean 'loss'\?"):
-        plan.check_metric(metrics, None)
-    with pytest.raises(InputError, match=r"--metric=lo: no evaluation has it"):
-        plan.check_metric(metrics, "lo")
-    plan.check_metric([], None)
+    plan = Plan(dataclasses.replace(SWEEP, metric="los"), tmp_path, Results(tmp_path), [])
+    with pytest.raises(InputError, match=r"the metric los: no .*, did you mean 'loss'\?"):
+        plan.metric([{"loss": 2.0}])
+    assert plan.metric([]) == "los"
 
 
 def test_rows_of_the_same_settings_are_found(tmp_path: pathlib.Path) -> None:
     rows = {name: SweepRow([], values) for name, values in (("a", {}), ("b", {"D_FF": "512"}))}
     files = ["defaults.gin", "models/lm_tiny.gin"]
-    plan = Plan(Sweep(files, rows=rows, seeds=[0, 1]), tmp_path, tmp_path, [])
+    plan = Plan(Sweep(files, rows=rows, seeds=[0, 1]), tmp_path, Results(tmp_path), [])
     assert plan.equal_rows(plan.runs(plan.sweep.runs())) == [("a", "b")]  # as in lm_tiny.gin
     rows = {**rows, "b": SweepRow([], {"D_FF": "64"})}
     plan = dataclasses.replace(plan, sweep=dataclasses.replace(plan.sweep, rows=rows))
@@ -130,7 +124,7 @@ def test_rows_of_the_same_settings_are_found(tmp_path: pathlib.Path) -> None:
 
 def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: pathlib.Path) -> None:
     sweep = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64", "128"]})
-    plan = Plan(sweep, tmp_path, tmp_path, [])
+    plan = Plan(sweep, tmp_path, Results(tmp_path), [])
     ends: list[tuple[ResultState, int, dict[int, float]]] = [
         ("finished", 300, {200: 2.0, 300: 1.5}),
         ("stopped", 300, {200: 2.5}),
@@ -145,7 +139,7 @@ def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: path
             evaluations=evaluations,
         )
         Results(tmp_path).write(result)
-    heading, *rows = [line.split() for line in plan.table(plan.runs(sweep.runs()), None, None)]
+    heading, *rows = [line.split() for line in plan.table(plan.runs(sweep.runs()), "loss", None)]
     assert heading == ["D_FF", "state", "step", "evaluated", "at", "loss"]
     assert rows == [
         ["32", "finished", "300", "300", "1.5000*"],

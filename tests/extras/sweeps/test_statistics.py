@@ -14,7 +14,7 @@ from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.analysis.comparison import ComparedRow, compare
 from mtfrun.extras.sweeps.analysis.optimum import optima, parabola
 from mtfrun.extras.sweeps.analysis.statistics import Estimate, estimate_difference, estimate_mean
-from mtfrun.extras.sweeps.result import RunResult
+from mtfrun.extras.sweeps.result import Results, RunResult
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 from mtfrun.rundir import RunRecord, Status
 from tests.extras.sweeps.synthetic_sweep import Value, write_sweep
@@ -35,9 +35,8 @@ def test_an_interval_of_a_mean_is_that_of_a_t_test(count: int) -> None:
 def test_an_interval_of_a_difference_is_that_of_a_paired_t_test() -> None:
     estimate = estimate_difference(VALUES, BASELINE)
     test = stats.ttest_rel(list(VALUES.values()), list(BASELINE.values()))
-    assert estimate is not None
     assert (estimate.low, estimate.high) == pytest.approx(test.confidence_interval(), rel=1e-12)
-    assert estimate.excludes_zero == (test.pvalue < 0.05)
+    assert estimate.is_significant == (test.pvalue < 0.05)
 
 
 def test_pairs_are_the_seeds_of_both() -> None:
@@ -45,28 +44,28 @@ def test_pairs_are_the_seeds_of_both() -> None:
     values = {1: 2.5, 3: 1.25, 4: 100.0}
     estimate = estimate_difference(values, baseline)
     assert estimate == estimate_mean([0.5, 0.25])
-    assert estimate_difference({1: 1.0}, {2: 1.0}) is None
+    assert estimate_difference({1: 1.0}, {2: 1.0}) == Estimate()
 
 
 @pytest.mark.parametrize("count", [2, 12])
 def test_equal_values_have_an_interval_of_width_zero(count: int) -> None:
     estimate = estimate_mean([0.1] * count)
-    assert estimate == Estimate(0.1, count, 0.1, 0.1) and estimate.excludes_zero
-    assert not estimate_mean([0.0] * count).excludes_zero
+    assert estimate == Estimate(0.1, count, 0.1, 0.1) and estimate.is_significant
+    assert not estimate_mean([0.0] * count).is_significant
     one = estimate_mean([3.0])
-    assert one == Estimate(3.0, 1) and not one.excludes_zero
+    assert one == Estimate(3.0, 1) and not one.is_significant
 
 
 def test_ten_values_are_bootstrapped() -> None:
     values = np.random.default_rng(3).exponential(size=10).tolist()
     estimate = estimate_mean(values)
     assert estimate == estimate_mean(values)
-    assert estimate.low is not None and estimate.high is not None
+    low, high = (abs(x - (estimate.mean or 0.0)) for x in (estimate.low or 0, estimate.high or 0))
     # The distribution is skewed to the right, and so is the interval, unlike Student's.
-    assert estimate.high - estimate.mean > 1.1 * (estimate.mean - estimate.low) > 0
+    assert high > 1.1 * low > 0
     nine = estimate_mean(values[:9])
-    assert nine.low is not None and nine.high is not None
-    assert nine.high - nine.mean == pytest.approx(nine.mean - nine.low)
+    expected = stats.ttest_1samp(values[:9], 0.0).confidence_interval(0.95)
+    assert (nine.low, nine.high) == pytest.approx(expected)
 
 
 RATES = [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4]
@@ -102,7 +101,7 @@ def test_the_optimum_is_the_minimum_of_the_parabola_of_the_means(metric: str) ->
     # The standard error of two seeds is half their distance.
     assert narrow.octaves == pytest.approx(0.125, rel=0.01)
     # What the optimum of the other row costs.
-    cost = abs(wide.metric_at(narrow.curve.lowest) - wide.metric_at(wide.curve.lowest))
+    cost = abs(wide.curve.at(narrow.curve.lowest) - wide.curve.height)
     assert cost == pytest.approx(0.1 * math.log2(4 / 3) ** 2, rel=0.02)
 
 
@@ -169,7 +168,7 @@ def test_failed_and_missing_runs_are_noted_and_left_out(tmp_path: pathlib.Path) 
 def test_a_row_without_a_finished_run_is_a_row(tmp_path: pathlib.Path) -> None:
     row = _row(tmp_path, None, None, baseline=(2.0, 3.0))
     assert row.note == "0 of 2 seeds; seeds 0, 1 not trained"
-    assert row.metrics["loss"].mean is None and row.cost.parameters is None
+    assert row.metrics["loss"].mean == Estimate() and row.cost.parameters is None
 
 
 def test_a_difference_says_how_many_pairs_there_are(tmp_path: pathlib.Path) -> None:
@@ -206,7 +205,8 @@ def test_metric_and_baseline_may_be_others(tmp_path: pathlib.Path) -> None:
 
 def test_rows_of_a_grid_are_compared_at_the_same_values(tmp_path: pathlib.Path) -> None:
     rows = {"old": SweepRow(), "new": SweepRow(bindings={"X": "1"})}
-    Sweep(["x.gin"], rows=rows, grid={"LR": ["0.1", "0.2"]}, baseline="old").write(tmp_path)
+    sweep = Sweep(["x.gin"], rows=rows, grid={"LR": ["0.1", "0.2"]}, baseline="old")
+    Results(tmp_path).write_sweep(sweep)
     assert [(row.name, row.baseline) for row in compare(tmp_path).rows] == [
         ("old,LR=0.1", None),
         ("old,LR=0.2", None),

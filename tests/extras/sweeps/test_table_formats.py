@@ -22,10 +22,10 @@ from mtfrun.extras.sweeps.analysis.table_formats import (
     html_table,
     latex_text,
     markdown_text,
-    table_cells,
+    table_columns,
     table_notes,
 )
-from mtfrun.extras.sweeps.sweep import NAME
+from mtfrun.extras.sweeps.result import NAME
 from tests.extras.sweeps.synthetic_sweep import Value, write_sweep
 
 HOSTILE = "=a|b_c & <b>$x$\\{\x1b[31m"
@@ -42,10 +42,10 @@ ROWS: dict[str, list[Value]] = {"baseline": [1.0, 3.0], HOSTILE: [0.5, 2.501], "
         (Estimate(0.5, 2, 0.5, 0.5), "0.5000 ± 0"),
         (Estimate(0.5, 10, 0.41, 0.53), "0.500 [0.410, 0.530]"),
         (Estimate(0.5, 1), "0.5000"),
-        (None, "-"),
+        (Estimate(), "-"),
     ],
 )
-def test_digits_are_those_that_the_interval_justifies(estimate: Estimate | None, text: str) -> None:
+def test_digits_are_those_that_the_interval_justifies(estimate: Estimate, text: str) -> None:
     assert estimate_text(estimate) == text
 
 
@@ -59,19 +59,22 @@ def test_differences_have_a_sign() -> None:
 
 def test_only_significant_differences_are_bold(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
-    headings, rows = table_cells(compare(tmp_path))
-    assert headings == [
+    columns = table_columns(compare(tmp_path), bold="<{}>")
+    assert list(columns) == [
         *("row", "loss ↓", "difference", "parameters", "active", "FLOP/token", "seconds")
     ]
-    assert [[cell.is_bold for cell in row].count(True) for row in rows] == [0, 1, 0]
-    assert rows[1][2].is_bold and rows[1][2].text == "-0.4995 ± 0.0064"
+    assert [text for column in columns.values() for text in column if text[0] == "<"] == [
+        "<-0.4995 ± 0.0064>"
+    ]
+    assert columns["difference"][1] == "<-0.4995 ± 0.0064>"
 
 
 def test_one_seed_is_never_bold_and_a_note_says_so(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, {"baseline": [0.5], "new": [0.9]}, metric="accuracy")
     comparison = compare(tmp_path)
-    headings, rows = table_cells(comparison)
-    assert headings[1] == "accuracy ↑" and not any(cell.is_bold for row in rows for cell in row)
+    columns = table_columns(comparison, bold="<{}>")
+    assert columns["accuracy ↑"] == ["0.5000", "0.9000"]
+    assert columns["difference"] == ["-", "+0.4000"]
     assert table_notes(comparison) == [
         "↑: more is better.",
         "One seed: no intervals, and no difference is significant.",

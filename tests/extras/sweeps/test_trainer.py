@@ -16,10 +16,10 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.forked_child import Server
-from mtfrun.extras.sweeps.plan import PlannedRun
-from mtfrun.extras.sweeps.result import Ending, RunResult, result_of
+from mtfrun.extras.sweeps.plan import Plan, PlannedRun
+from mtfrun.extras.sweeps.result import Results, RunResult, missing_result
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
-from mtfrun.extras.sweeps.trainer import LOG, Display, Trainer, require_space
+from mtfrun.extras.sweeps.trainer import LOG, Display, Trainer
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 from tests.reach import ROOT
 
@@ -60,26 +60,19 @@ def _trained(
 ) -> tuple[Trainer, list[PlannedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
-    sweep = Sweep(["a.gin"], seeds=[0, 1])
-
-    def collect(run: PlannedRun, ending: Ending) -> RunResult:
-        result = result_of(sweep, run.run, run.directory, "hash", ending)
-        result.write(directory / "results" / f"{run.name}.json")
-        require_space(result, directory)
-        return result
-
+    plan = Plan(Sweep(["a.gin"], seeds=[0, 1]), directory, Results(directory / "results"), [])
     server = Server(["json"], len, [sys.executable, "-c", PROGRAM])
     display = Display(len(names), stream)
-    trainer = Trainer(jobs, display, collect, server, lambda run: [str(run.directory)], forks=forks)
-    runs = [
-        PlannedRun(number, SweepRun(name, name, 0, [], {}), directory / name)
-        for number, name in enumerate(names, 1)
-    ]
+    trainer = Trainer(plan, jobs, display, server, lambda run: [str(run.directory)], forks=forks)
+    runs = []
+    for number, name in enumerate(names, 1):
+        run = SweepRun(name, name, 0, [], {})
+        runs.append(PlannedRun(number, run, directory / name, missing_result(run)))
     return trainer, runs, stream
 
 
 def _result(directory: pathlib.Path, name: str) -> RunResult:
-    return RunResult.read(directory / "results" / f"{name}.json")
+    return Results(directory / "results").read()[name]
 
 
 def test_a_run_that_fails_does_not_end_the_others(tmp_path: pathlib.Path) -> None:

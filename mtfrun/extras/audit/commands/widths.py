@@ -87,23 +87,20 @@ def _bindings_by_width(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[s
     """Returns the bindings of every width: flags with several values have one for each."""
     from mtfrun.extras.sweeps.sweep_file import alternatives
 
-    texts: dict[tuple[str, str], list[str]] = {}
-    for flag, binding in bindings:
-        name, _, text = binding.partition("=")
-        texts[flag, name.strip()] = alternatives(flag, text.strip())
-    number = max(map(len, texts.values()), default=1)
+    settings = [(flag, *alternatives(flag, text)) for flag, text in bindings]
+    number = max((len(values) for *_, values in settings), default=1)
     if number == 1:
         raise InputError(
             "there is one width only: give flags several values, as in --gin.D_MODEL=64,128,256"
         )
-    for (_, name), values in texts.items():
+    for _, name, values in settings:
         if len(values) not in (1, number):
             raise InputError(
                 f"--gin.{name} has {len(values)} values, and another flag {number}: give one for "
                 "every width, or one for all"
             )
     return [
-        [(flag, f"{name} = {values[i % len(values)]}") for (flag, name), values in texts.items()]
+        [(flag, f"{name} = {values[i % len(values)]}") for flag, name, values in settings]
         for i in range(number)
     ]
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.extras.sweeps.analysis.statistics import Estimate, estimate_difference, estimate_mean
-from mtfrun.extras.sweeps.result import RunResult, results_of
-from mtfrun.extras.sweeps.sweep import LINES
+from mtfrun.extras.sweeps.result import Results, RunResult, results_of
 from mtfrun.rundir import RunCost
 from mtfrun.rundir.run_summary import metric_of, summary_of
 
@@ -20,9 +19,8 @@ class Measured:
     """A metric of a row."""
 
     values: Mapping[int, float]  # finite values of the finished runs, by seed
-    mean: Estimate | None  # None without values
-    # difference to the baseline, paired by seed; None for the baseline or no pairs
-    difference: Estimate | None = None
+    mean: Estimate
+    difference: Estimate  # to the baseline, paired by seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Comparison:
     @property
     def differences(self) -> list[Estimate]:
         measured = [m for row in self.rows for m in row.metrics.values()]
-        return [m.difference for m in measured if m.difference is not None]
+        return [m.difference for m in measured if m.difference.count]
 
 
 def compare(
@@ -69,19 +67,18 @@ def compare(
     if not results:
         raise InputError(f"{directory} has no results yet: they are written as runs end")
     if baseline is not None:
-        names = list(dict.fromkeys([*sweep.rows, *(result.row for result in results)]))
-        if baseline not in names:
-            hint = did_you_mean(baseline, names) or f"; there are {', '.join(names)}"
+        known = list(dict.fromkeys([*sweep.rows, *(result.row for result in results)]))
+        if baseline not in known:
+            hint = did_you_mean(baseline, known) or f"; there are {', '.join(known)}"
             raise InputError(f"--baseline={baseline}: no row has this name{hint}")
         sweep = dataclasses.replace(sweep, baseline=baseline)
-    evaluated = [list(result.metrics) for result in results]
-    chosen: Sequence[str | None] = metrics or [sweep.metric]
+    evaluated = [result.metrics for result in results]
     place = "--metric=" if metrics else "Sweep.metric = "
-    names = list(
-        dict.fromkeys(
-            metric_of(evaluated, name, place, is_evaluated=bool(metrics)) for name in chosen
-        )
+    chosen = (
+        metric_of(evaluated, name, place, is_evaluated=bool(metrics))
+        for name in metrics or [sweep.metric]
     )
+    names = list(dict.fromkeys(chosen))
     by_row: dict[str, list[RunResult]] = {}
     for result in results:
         by_row.setdefault(result.row, []).append(result)
@@ -92,12 +89,13 @@ def compare(
         measured = {}
         for metric in names:
             values = _values(runs, metric)
-            mean = estimate_mean(list(values.values())) if values else None
-            baseline_values = _values(by_row.get(compared or "", []), metric)
-            measured[metric] = Measured(values, mean, estimate_difference(values, baseline_values))
+            difference = estimate_difference(
+                values, _values(by_row.get(compared or "", []), metric)
+            )
+            measured[metric] = Measured(values, estimate_mean(list(values.values())), difference)
         note = _note(directory, runs, names, measured)
         rows.append(ComparedRow(row, compared, measured, _cost(runs), note))
-    name = sweep.name or directory.resolve().name.removesuffix(LINES)
+    name = sweep.name or Results(directory).name
     seeds = len({result.seed for result in results})
     return Comparison(name, sweep.question or name, names, rows, seeds, _environment(results))
 
@@ -143,7 +141,7 @@ def _note(
             names = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
             parts.append(f"{names} {fault}")
     first = measured[metrics[0]]
-    if first.difference is not None and first.difference.count < len(first.values):
+    if 0 < first.difference.count < len(first.values):
         parts.append(f"difference of {first.difference.count} pairs")
     return "; ".join(parts)
 
@@ -161,17 +159,12 @@ def _cost(runs: Sequence[RunResult]) -> RunCost:
     causes = dict.fromkeys(cause for run in finished for cause in run.seconds_by_cause)
     known = [run for run in runs if run.parameters is not None]
     first = next((run for run in known if run.flops_per_token is not None), next(iter(known), None))
+    seconds = [run.seconds for run in finished if run.seconds is not None]
+    means = {c: _mean([run.seconds_by_cause.get(c, 0.0) for run in finished]) for c in causes}
     return RunCost(
-        parameters=first.parameters if first else None,
-        active_parameters=first.active_parameters if first else None,
-        flops_per_token=first.flops_per_token if first else None,
-        tokens_per_step=first.tokens_per_step if first else None,
-        seconds=_mean([run.seconds for run in finished if run.seconds is not None]),
-        seconds_by_cause={
-            cause: mean
-            for cause in causes
-            if (mean := _mean([run.seconds_by_cause.get(cause, 0.0) for run in finished]))
-        },
+        **{name: getattr(first, name, None) for name in _SIZES},
+        seconds=_mean(seconds),
+        seconds_by_cause={cause: mean for cause, mean in means.items() if mean},
     )
 
 
@@ -179,9 +172,10 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+_SIZES = ("parameters", "active_parameters", "flops_per_token", "tokens_per_step")
+
+
 def _environment(results: Sequence[RunResult]) -> dict[str, str]:
-    values: dict[str, dict[str, None]] = {}
-    for result in results:
-        for name, text in result.environment.items():
-            values.setdefault(name, {})[text] = None
-    return {name: " and ".join(texts) for name, texts in values.items()}
+    names = dict.fromkeys(name for result in results for name in result.environment)
+    texts = {n: [r.environment[n] for r in results if n in r.environment] for n in names}
+    return {name: " and ".join(dict.fromkeys(values)) for name, values in texts.items()}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,7 +26,8 @@ from mtfrun.extras.sweeps.result import RunResult
 _NEXT_BUDGET = 10.0
 
 
-class FittedValue(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class FittedValue:
     """A value by the law, and the bounds of its 95 % interval."""
 
     value: float
@@ -67,21 +67,13 @@ class Ladder:
 
     def predict(self, parameters: float, tokens: float) -> FittedValue:
         """Returns the loss of a run; its interval has the scatter of single runs too."""
-        losses = np.array([float(law.loss(parameters, tokens)) for law in self.laws])
-        return FittedValue(
-            float(self.law.loss(parameters, tokens)), *interval(losses * self.errors)
-        )
+        loss, *losses = (float(law.loss(parameters, tokens)) for law in [self.law, *self.laws])
+        return FittedValue(loss, *interval(np.array(losses) * self.errors))
 
     def estimates(self) -> dict[str, FittedValue]:
         """Returns the parameters of the law, and the exponent a of the best N for C, C^a."""
-        return {
-            "E": self._estimate(lambda law: _exp(law.log_E)),
-            "A": self._estimate(lambda law: _exp(law.log_A)),
-            "B": self._estimate(lambda law: _exp(law.log_B)),
-            "alpha": self._estimate(lambda law: law.alpha),
-            "beta": self._estimate(lambda law: law.beta),
-            "a": self._estimate(lambda law: law.size_exponent(self.cost)),
-        }
+        value, *values = (law.values(self.cost) for law in [self.law, *self.laws])
+        return {n: FittedValue(x, *interval([v[n] for v in values])) for n, x in value.items()}
 
     def error(self, row: LadderRow) -> float:
         """Returns the law's error relative to the mean loss of a row."""
@@ -101,26 +93,20 @@ class Ladder:
         sizes = {row.tokens_per_step for row in self.rows}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def _estimate(self, value_of: Callable[[ScalingLaw], float]) -> FittedValue:
-        return FittedValue(value_of(self.law), *interval([value_of(law) for law in self.laws]))
 
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """What to train with a number of operations.
 
-def _exp(logarithm: float) -> float:
-    return math.exp(min(logarithm, 700.0))  # the largest float is exp(709)
-
-
-class Advice(NamedTuple):
-    """What to train with `budget` operations.
-
-    `without_minimum` is the number of drawn laws that have no best size, which the intervals
+    `laws_without_minimum` is the number of drawn laws that have no best size, which the intervals
     leave out.
     """
 
-    budget: float
+    operations: float
     parameters: FittedValue
     tokens: FittedValue
     loss: FittedValue
-    without_minimum: int
+    laws_without_minimum: int
 
 
 def ladder_rows(
@@ -130,7 +116,7 @@ def ladder_rows(
 
     The `hold_out` largest sizes are held out.
     """
-    groups: dict[tuple[str, int, int], list[tuple[RunResult, float]]] = {}
+    groups: dict[tuple[str, int, int], list[RunResult]] = {}
     left_out = []
     for result in results:
         loss = result.metrics.get(metric, math.nan)
@@ -142,14 +128,13 @@ def ladder_rows(
             left_out.append(f"{result.name} (its parameters or tokens were not counted)")
         else:
             tokens = result.step * result.tokens_per_step
-            key = (result.row, result.parameters, tokens)
-            groups.setdefault(key, []).append((result, loss))
+            groups.setdefault((result.row, result.parameters, tokens), []).append(result)
     sizes = sorted({parameters for _, parameters, _ in groups})
     held_out = set(sizes[max(0, len(sizes) - hold_out) :])
     rows = [
         LadderRow(
-            *(name, parameters, tokens, tokens // runs[0][0].step, runs[0][0].flops_per_token),
-            [loss for _, loss in runs],
+            *(name, parameters, tokens, tokens // runs[0].step, runs[0].flops_per_token),
+            [run.metrics[metric] for run in runs],
             parameters in held_out,
         )
         for (name, parameters, tokens), runs in groups.items()
@@ -165,11 +150,8 @@ def fit_ladder(
     Raises InputError if they do not determine a law.
     """
     fitted = [(row, loss) for row in rows if not row.held_out for loss in row.losses]
-    points = TrainingPoints(
-        np.array([row.parameters for row, _ in fitted], float),
-        np.array([row.tokens for row, _ in fitted], float),
-        np.array([loss for _, loss in fitted], float),
-    )
+    columns = zip(*((row.parameters, row.tokens, loss) for row, loss in fitted), strict=True)
+    points = TrainingPoints(*(np.array(column, float) for column in columns))
     check_identified(points, left_out)
     law = fit_law(points)
     laws = bootstrap_laws(points, law, draws, seed)
@@ -185,9 +167,9 @@ def fit_ladder(
 def advise(ladder: Ladder, budget: float | None = None) -> Advice | None:
     """Returns None if by the law more parameters or more tokens do not lower the loss."""
     budget = budget or _NEXT_BUDGET * ladder.most_operations
-    best = ladder.law.best_allocation(budget, ladder.cost)
-    allocations = [law.best_allocation(budget, ladder.cost) for law in ladder.laws]
-    valid = [allocation for allocation in allocations if allocation is not None]
+    laws = [ladder.law, *ladder.laws]
+    best, *drawn = (law.best_allocation(budget, ladder.cost) for law in laws)
+    valid = [allocation for allocation in drawn if allocation is not None]
     if best is None or not valid:
         return None
     sizes, lengths, _ = zip(*valid, strict=True)
@@ -196,5 +178,5 @@ def advise(ladder: Ladder, budget: float | None = None) -> Advice | None:
         FittedValue(best.parameters, *interval(sizes)),
         FittedValue(best.tokens, *interval(lengths)),
         ladder.predict(best.parameters, best.tokens),
-        len(allocations) - len(valid),
+        len(drawn) - len(valid),
     )

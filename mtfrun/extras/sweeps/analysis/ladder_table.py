@@ -61,23 +61,24 @@ def _advice_lines(ladder: Ladder, advice: Advice | None, columns: int | None) ->
         return [
             f"no advice: by this law more parameters or more tokens do not lower {ladder.metric}"
         ]
-    times = advice.budget / ladder.most_operations
+    times = advice.operations / ladder.most_operations
     estimates = {
         "parameters": advice.parameters,
         "tokens": advice.tokens,
         ladder.metric: advice.loss,
     }
     if ladder.tokens_per_step:
-        steps = (max(1.0, value / ladder.tokens_per_step) for value in advice.tokens)
+        tokens = dataclasses.astuple(advice.tokens)
+        steps = (max(1.0, value / ladder.tokens_per_step) for value in tokens)
         estimates["TRAIN_STEPS"] = FittedValue(*steps)
     lines = [
-        f"best for {advice.budget:.3g} operations, {times:.3g} times those of the largest run:",
+        f"best for {advice.operations:.3g} operations, {times:.3g} times those of the largest run:",
         *_estimate_lines(estimates, columns),
     ]
-    if advice.without_minimum:
+    if without_minimum := advice.laws_without_minimum:
         lines.append(
-            f"of {len(ladder.laws)} drawn laws {advice.without_minimum} have no best size: the "
-            "intervals leave them out"
+            f"of {len(ladder.laws)} drawn laws {without_minimum} have no best size: the intervals "
+            "leave them out"
         )
     return lines
 
@@ -98,21 +99,14 @@ def ladder_json(ladder: Ladder, advice: Advice | None) -> dict[str, Any]:
                 **dataclasses.asdict(row),
                 "operations": ladder.operations(row),
                 "mean_loss": row.mean_loss,
-                "predicted": ladder.predict(row.parameters, row.tokens)._asdict(),
+                "predicted": dataclasses.asdict(ladder.predict(row.parameters, row.tokens)),
                 "error": ladder.error(row),
             }
             for row in ladder.rows
         ],
-        "law": {name: estimate._asdict() for name, estimate in ladder.estimates().items()},
+        "law": {name: dataclasses.asdict(x) for name, x in ladder.estimates().items()},
         "flops_per_token": ladder.cost._asdict(),
-        "best": advice
-        and {
-            "operations": advice.budget,
-            "parameters": advice.parameters._asdict(),
-            "tokens": advice.tokens._asdict(),
-            "loss": advice.loss._asdict(),
-            "laws_without_minimum": advice.without_minimum,
-        },
+        "best": advice and dataclasses.asdict(advice),
         "left_out": ladder.left_out,
     }
 
@@ -141,17 +135,16 @@ def ladder_picture(ladder: Ladder, advice: Advice | None) -> Canvas:
         name = plain(f"{short_number(size)} parameters{', held out' if held_out else ''}")
         axes.plot(*zip(*runs, strict=True), "o", mec=colour, mfc=face, ms=5, label=name)
     least = min(map(ladder.operations, ladder.rows))
-    most = max(ladder.most_operations, advice.budget if advice else 0.0)
+    most = max(ladder.most_operations, advice.operations if advice else 0.0)
     budgets = np.geomspace(least, most, _CURVE_POINTS)
     allocations = [ladder.law.best_allocation(float(budget), ladder.cost) for budget in budgets]
     losses = [np.nan if x is None else x.loss for x in allocations]
     axes.plot(budgets, losses, ":", color=TEXT, lw=1.3, label="lowest loss for the operations")
     if advice is not None:
-        loss, low, high = advice.loss
-        bounds = [[max(loss - low, 0.0)], [max(high - loss, 0.0)]]
-        axes.errorbar(
-            *(advice.budget, loss, bounds), fmt="*", color=WRONG, ms=11, capsize=3, label="advice"
-        )
+        place, loss = advice.operations, advice.loss
+        bounds = [[max(loss.value - loss.low, 0.0)], [max(loss.high - loss.value, 0.0)]]
+        style = {"fmt": "*", "color": WRONG, "ms": 11, "capsize": 3}
+        axes.errorbar(place, loss.value, bounds, label="advice", **style)
     axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

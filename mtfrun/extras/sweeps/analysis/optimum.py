@@ -32,17 +32,20 @@ class Parabola(NamedTuple):
         return self.height + self.curvature * math.log2(value / self.lowest) ** 2
 
 
-def parabola(values: Sequence[float], losses: Sequence[float]) -> Parabola | None:
-    """Returns the least-squares parabola around the lowest loss, in the logarithm of the value.
+def parabola(
+    values: Sequence[float], metrics: Sequence[float], sign: float = 1.0
+) -> Parabola | None:
+    """Returns the least-squares parabola around the best metric, in the logarithm of the value.
 
-    Of positive values in ascending order; losses that are not finite are left out. None where the
-    lowest loss has a neighbour on one side only, or the parabola has no minimum among its values:
-    then values beyond must be tried.
+    Of positive values in ascending order; metrics that are not finite are left out. None where the
+    best one has a neighbour on one side only, or the parabola has no optimum among its values:
+    then values beyond must be tried. `sign` is -1.0 for a metric of which more is better.
 
     >>> [round(x, 3) for x in parabola([1, 2, 4, 8], [1.5, 1.0, 1.1, 1.9])]
     [2.462, 0.956, 0.325]
     """
-    points = [(math.log2(x), y) for x, y in zip(values, losses, strict=True) if math.isfinite(y)]
+    pairs = zip(values, metrics, strict=True)
+    points = [(math.log2(x), sign * y) for x, y in pairs if math.isfinite(y)]
     best = min(range(len(points)), key=lambda i: points[i][1], default=0)
     if not 0 < best < len(points) - 1:
         return None
@@ -52,7 +55,7 @@ def parabola(values: Sequence[float], losses: Sequence[float]) -> Parabola | Non
     if not x[0] <= points[best][0] + lowest <= x[-1]:
         return None
     height = constant - curvature * lowest**2
-    return Parabola(2 ** (points[best][0] + lowest), height, curvature)
+    return Parabola(2 ** (points[best][0] + lowest), sign * height, sign * curvature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +64,9 @@ class Optimum:
 
     values: Sequence[float]  # values that were tried, in ascending order
     means: Sequence[float]  # means of the metric over the seeds by value; NaN where a run has none
-    curve: Parabola | None  # the parabola of the means; of their negatives where larger is better
+    curve: Parabola | None  # the parabola of the means
     # the standard error of log2 of the optimum over the seeds; None for one seed
     octaves: float | None
-    sign: float = 1.0
-
-    def metric_at(self, value: float) -> float:
-        return math.nan if self.curve is None else self.sign * self.curve.at(value)
 
 
 def optima(results: Sequence[RunResult], parameter: str, metric: str) -> dict[str, Optimum]:
@@ -77,14 +76,15 @@ def optima(results: Sequence[RunResult], parameter: str, metric: str) -> dict[st
       InputError: no finished run has the metric, or a value of the parameter.
     """
     sign = 1.0 if best_mode(metric) == LOWEST else -1.0
-    finished = [result for result in results if result.state == "finished"]
     by_row: dict[str, dict[float, dict[int, float]]] = collections.defaultdict(dict)
-    for result in finished:
+    for result in results:
+        if result.state != "finished":
+            continue
         if metric not in result.metrics:
             metrics = ", ".join(result.metrics)
             raise InputError(f"{result.name} has no metric {metric!r}, but {metrics}")
         name, value = _row_and_value(result, parameter)
-        by_row[name].setdefault(value, {})[result.seed] = sign * result.metrics[metric]
+        by_row[name].setdefault(value, {})[result.seed] = result.metrics[metric]
     if not by_row:
         raise InputError("no run of the sweep has finished")
     return {name: _optimum(by_value, sign) for name, by_value in by_row.items()}
@@ -107,14 +107,11 @@ def _row_and_value(result: RunResult, parameter: str) -> tuple[str, float]:
 def _optimum(by_value: Mapping[float, Mapping[int, float]], sign: float) -> Optimum:
     values = sorted(by_value)
     means = [float(np.mean(list(by_value[value].values()))) for value in values]
-    seeds = sorted(set.intersection(*(set(losses) for losses in by_value.values())))
-    curves = [parabola(values, [by_value[value][seed] for value in values]) for seed in seeds]
+    seeds = sorted(set.intersection(*map(set, by_value.values())))
+    curves = (parabola(values, [by_value[x][seed] for x in values], sign) for seed in seeds)
     lowest = [math.log2(curve.lowest) for curve in curves if curve is not None]
-    octaves = None
-    if len(lowest) > 1:
-        octaves = float(np.std(lowest, ddof=1)) / math.sqrt(len(lowest))
-    plain = [sign * mean for mean in means]
-    return Optimum(values, plain, parabola(values, means), octaves, sign)
+    error = float(np.std(lowest, ddof=1)) / math.sqrt(len(lowest)) if len(lowest) > 1 else None
+    return Optimum(values, means, parabola(values, means, sign), error)
 
 
 def picture(by_row: Mapping[str, Optimum], parameter: str, metric: str) -> Canvas:
@@ -125,8 +122,7 @@ def picture(by_row: Mapping[str, Optimum], parameter: str, metric: str) -> Canva
         colour = PALETTE[i % len(PALETTE)]
         axes.plot(row.values, row.means, "o-", color=colour, ms=4, lw=1.0, label=plain(name))
         if row.curve is not None:
-            lowest = row.curve.lowest
-            axes.plot([lowest], [row.metric_at(lowest)], "*", color=colour, ms=11)
+            axes.plot([row.curve.lowest], [row.curve.height], "*", color=colour, ms=11)
     ticks = sorted({value for row in by_row.values() for value in row.values})[::2]
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.legend(fontsize=points(11), frameon=False, labelcolor=TEXT)

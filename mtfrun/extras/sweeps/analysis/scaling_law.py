@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -85,9 +86,16 @@ class ScalingLaw:
         parameters, tokens = np.exp([log_parameters, log_tokens])
         return Allocation(float(parameters), float(tokens), float(self.loss(parameters, tokens)))
 
-    def size_exponent(self, cost: TokenCost) -> float:
-        """Returns the exponent of C to which the N of the best allocation is proportional."""
-        return self.beta / (self.alpha + cost.exponent * self.beta)
+    def values(self, cost: TokenCost) -> dict[str, float]:
+        """Returns the parameters, and the exponent a: the best N for C is proportional to C^a."""
+        logarithms = {"E": self.log_E, "A": self.log_A, "B": self.log_B}
+        return {
+            # The largest float is exp(709).
+            **{name: math.exp(min(logarithm, 700.0)) for name, logarithm in logarithms.items()},
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "a": self.beta / (self.alpha + cost.exponent * self.beta),
+        }
 
 
 class Allocation(NamedTuple):

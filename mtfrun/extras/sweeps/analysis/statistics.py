@@ -19,25 +19,21 @@ BOOTSTRAP_FROM = 10
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % confidence interval; one value has none: `low` is None."""
+    """A mean and its 95 % confidence interval, which one value has not; no value has no mean."""
 
-    mean: float
-    count: int
+    mean: float | None = None
+    count: int = 0
     low: float | None = None
     high: float | None = None
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the mean differs from 0 significantly, by a two-sided test at 5 %."""
+    def is_significant(self) -> bool:
+        """Whether the mean differs from 0, by a two-sided test at 5 %."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-
-    @property
-    def half_width(self) -> float | None:
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 def estimate_mean(values: Sequence[float]) -> Estimate:
-    """Returns the mean of independent values, at least one, and its interval.
+    """Returns the mean of independent values and its interval.
 
     Student 1908, "The probable error of a mean", https://doi.org/10.2307/2331554: mean +-
     t * s / sqrt(n), with the standard deviation s and the quantile t of n - 1 degrees of freedom.
@@ -46,6 +42,8 @@ def estimate_mean(values: Sequence[float]) -> Estimate:
     """
     array = np.asarray(values, np.float64)
     count = array.size
+    if not count:
+        return Estimate()
     if np.ptp(array) == 0:
         mean = float(array[0])  # exactly, which a sum of many may not be
         return Estimate(mean, count) if count == 1 else Estimate(mean, count, mean, mean)
@@ -71,14 +69,9 @@ def interval(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def estimate_difference(
-    values: Mapping[int, float], baseline: Mapping[int, float]
-) -> Estimate | None:
-    """Returns the mean of `values` minus `baseline` over the seeds of both; None without any.
+def estimate_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
+    """Returns the mean of `values` minus `baseline` over the seeds of both.
 
     Paired: what a seed does to both, such as the order of the data, does not widen the interval.
     """
-    seeds = [seed for seed in values if seed in baseline]
-    if not seeds:
-        return None
-    return estimate_mean([values[seed] - baseline[seed] for seed in seeds])
+    return estimate_mean([x - baseline[seed] for seed, x in values.items() if seed in baseline])

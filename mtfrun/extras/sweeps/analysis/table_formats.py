@@ -6,11 +6,12 @@ import csv
 import dataclasses
 import html
 import io
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from mtfrun.display.formats import number_text, short_number
 from mtfrun.display.table import table_lines, terminal_columns
@@ -22,64 +23,64 @@ from mtfrun.rundir import RunCost
 
 _MOST_DECIMALS = 8
 _ARROWS = {LOWEST: "↓", HIGHEST: "↑"}
+# The columns that are not of numbers.
+_TEXTS = ("row", "note")
 
 
-class Cell(NamedTuple):
-    """`is_number`: aligned to the right. `is_bold`: a significant difference."""
-
-    text: str
-    is_number: bool = True
-    is_bold: bool = False
-
-
-def estimate_text(estimate: Estimate | None, *, signed: bool = False) -> str:
+def estimate_text(estimate: Estimate, *, signed: bool = False) -> str:
     """Returns a mean with its interval, to two digits of the half width.
 
     >>> estimate_text(Estimate(2.34567, 3, 2.33, 2.36134))
     '2.346 ± 0.016'
     >>> estimate_text(Estimate(0.5, 12, 0.41, 0.53), signed=True)
     '+0.500 [+0.410, +0.530]'
-    >>> estimate_text(Estimate(2.34567, 1)), estimate_text(None)
+    >>> estimate_text(Estimate(2.34567, 1)), estimate_text(Estimate())
     ('2.3457', '-')
     """
-    if estimate is None:
+    mean, low, high = estimate.mean, estimate.low, estimate.high
+    if mean is None:
         return "-"
-    mean, half = estimate.mean, estimate.half_width
     sign = "+" if signed else ""
-    if half is None or half == 0:
-        text = f"{'+' if signed and mean >= 0 else ''}{number_text(mean)}"
-        return text if half is None else f"{text} ± 0"
+    if low is None or high is None or low == high:
+        text = f"{sign if mean >= 0 else ''}{number_text(mean)}"
+        return text if low is None else f"{text} ± 0"
+    half = (high - low) / 2
     decimals = min(_MOST_DECIMALS, max(0, 1 - math.floor(math.log10(half))))
     text = f"{mean:{sign}.{decimals}f}"
     if estimate.count >= BOOTSTRAP_FROM:
-        return f"{text} [{estimate.low:{sign}.{decimals}f}, {estimate.high:{sign}.{decimals}f}]"
+        return f"{text} [{low:{sign}.{decimals}f}, {high:{sign}.{decimals}f}]"
     return f"{text} ± {half:.{decimals}f}"
 
 
-def table_cells(comparison: Comparison) -> tuple[list[str], list[list[Cell]]]:
-    """Returns the headings and the rows, without columns that are empty everywhere."""
+def table_columns(
+    comparison: Comparison, write: Callable[[str], str] = str, bold: str = "{}"
+) -> dict[str, list[str]]:
+    """Returns the columns by heading, without those that are empty everywhere.
+
+    Args:
+      write: escapes a text.
+      bold: the format of a significant difference.
+    """
     rows = comparison.rows
-    columns: dict[str, list[Cell]] = {"row": [Cell(row.name, is_number=False) for row in rows]}
+
+    def difference_text(estimate: Estimate) -> str:
+        text = write(estimate_text(estimate, signed=True))
+        return bold.format(text) if estimate.is_significant else text
+
+    columns = {"row": [write(row.name) for row in rows]}
     for metric in comparison.metrics:
         measured = [row.metrics[metric] for row in rows]
-        arrow = _ARROWS[best_mode(metric)]
-        columns[f"{metric} {arrow}"] = [Cell(estimate_text(x.mean)) for x in measured]
+        heading = f"{metric} {_ARROWS[best_mode(metric)]}"
+        columns[heading] = [write(estimate_text(x.mean)) for x in measured]
         if comparison.baselines:
-            name = "difference" if len(comparison.metrics) == 1 else f"{metric} difference"
-            columns[name] = [
-                Cell(
-                    estimate_text(x.difference, signed=True),
-                    is_bold=x.difference is not None and x.difference.excludes_zero,
-                )
-                for x in measured
-            ]
-    for name, text in _COSTS.items():
-        columns[name] = [Cell(text(row.cost)) for row in rows]
+            heading = "difference" if len(comparison.metrics) == 1 else f"{metric} difference"
+            columns[heading] = [difference_text(x.difference) for x in measured]
+    for heading, text in _COSTS.items():
+        columns[heading] = [text(row.cost) for row in rows]
     if columns["active"] == columns["parameters"]:
         del columns["active"]
-    columns["note"] = [Cell(row.note, is_number=False) for row in rows]
-    columns = {name: x for name, x in columns.items() if any(cell.text not in "-" for cell in x)}
-    return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
+    columns["note"] = [write(row.note) for row in rows]
+    return {write(name): x for name, x in columns.items() if not {"", "-"}.issuperset(x)}
 
 
 _COSTS: dict[str, Callable[[RunCost], str]] = {
@@ -95,10 +96,10 @@ def table_notes(comparison: Comparison, *, mark: str = "bold") -> list[str]:
     modes = dict.fromkeys(best_mode(metric) for metric in comparison.metrics)
     meaning = {LOWEST: "less is better", HIGHEST: "more is better"}
     notes = [f"{'; '.join(f'{_ARROWS[mode]}: {meaning[mode]}' for mode in modes)}."]
-    counts = [m.mean.count for row in comparison.rows for m in row.metrics.values() if m.mean]
+    counts = [m.mean.count for row in comparison.rows for m in row.metrics.values()]
     if max(counts, default=0) == 1:
         notes.append("One seed: no intervals, and no difference is significant.")
-    elif counts:
+    elif any(counts):
         methods = ["by Student's t"] * any(1 < count < BOOTSTRAP_FROM for count in counts)
         methods += ["by the BCa bootstrap, in brackets"] * (max(counts) >= BOOTSTRAP_FROM)
         percent = f"{100 * CONFIDENCE:.0f} % confidence intervals"
@@ -114,42 +115,23 @@ def table_notes(comparison: Comparison, *, mark: str = "bold") -> list[str]:
     return notes
 
 
-class _Table(NamedTuple):
-    """The cells of a comparison as a format writes them."""
-
-    headings: list[str]
-    rows: list[list[str]]
-    are_numbers: list[bool]  # by column
-
-    @classmethod
-    def of(cls, comparison: Comparison, write: Callable[[str], str], bold: str) -> _Table:
-        headings, rows = table_cells(comparison)
-        texts = [
-            [bold.format(write(cell.text)) if cell.is_bold else write(cell.text) for cell in row]
-            for row in rows
-        ]
-        return cls(list(map(write, headings)), texts, [cell.is_number for cell in rows[0]])
-
-
 def terminal_text(comparison: Comparison) -> str:
-    headings, rows = table_cells(comparison)
-    has_bold = [any(cell.is_bold for cell in column) for column in zip(*rows, strict=True)]
-    texts = [
-        [
-            cell.text + ("*" if cell.is_bold else " " * x)
-            for cell, x in zip(row, has_bold, strict=True)
-        ]
-        for row in rows
-    ]
-    lines = table_lines(headings, texts, terminal_columns())
+    columns = table_columns(comparison, bold="{}*")
+    for heading, texts in columns.items():
+        if any(text.endswith("*") for text in texts):  # as wide as those that are marked
+            columns[heading] = [text if text.endswith("*") else f"{text} " for text in texts]
+    lines = table_lines(
+        list(columns), list(zip(*columns.values(), strict=True)), terminal_columns()
+    )
     return "\n".join([*lines, *map(escape, table_notes(comparison, mark="marked by *")), ""])
 
 
 def markdown_text(comparison: Comparison, command: str = "") -> str:
     """Returns a page: the question, how the table was made, the table, and what its marks mean."""
-    table = _Table.of(comparison, _markdown, "**{}**")
-    aligned = ["---:" if is_number else "---" for is_number in table.are_numbers]
-    lines = [f"| {' | '.join(row)} |\n" for row in (table.headings, aligned, *table.rows)]
+    columns = table_columns(comparison, _markdown, "**{}**")
+    aligned = ["---" if heading in _TEXTS else "---:" for heading in columns]
+    rows = [columns, aligned, *zip(*columns.values(), strict=True)]
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = "\n".join(map(_markdown, table_notes(comparison)))
     made_by = f"    {escape(command)}\n\n" if command else ""
     seeds = "one seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
@@ -157,7 +139,7 @@ def markdown_text(comparison: Comparison, command: str = "") -> str:
     origin += [f"{name} {text}" for name, text in comparison.environment.items()]
     return (
         f"# {_markdown(comparison.question)}\n\n{made_by}{_markdown('; '.join(origin))}.\n\n"
-        f"{''.join(lines)}\n{notes}\n"
+        f"{lines}\n{notes}\n"
     )
 
 
@@ -169,35 +151,36 @@ def latex_text(comparison: Comparison) -> str:
     """
     tables = []
     for metric in comparison.metrics:
+        suffix = f"-{metric}" if len(comparison.metrics) > 1 else ""
         rows = [
             dataclasses.replace(row, metrics={metric: row.metrics[metric]})
             for row in comparison.rows
         ]
-        table = dataclasses.replace(comparison, metrics=[metric], rows=rows)
-        suffix = f"-{metric}" if len(comparison.metrics) > 1 else ""
-        tables.append(_latex_table(table, f"{comparison.name}{suffix}"))
+        table = dataclasses.replace(
+            comparison, name=f"{comparison.name}{suffix}", metrics=[metric], rows=rows
+        )
+        tables.append(_latex_table(table))
     return "\n".join(tables)
 
 
-def _latex_table(comparison: Comparison, name: str) -> str:
-    numbers: dict[str, int] = {}
-    for row in comparison.rows:
-        if row.note:
-            numbers.setdefault(row.note, len(numbers) + 1)
-    marks = {note: rf"\textsuperscript{{{number}}}" for note, number in numbers.items()}
-    bare = [dataclasses.replace(row, note="") for row in comparison.rows]
-    table = _Table.of(dataclasses.replace(comparison, rows=bare), _latex, r"\textbf{{{}}}")
-    columns = "".join("r" if is_number else "l" for is_number in table.are_numbers)
-    for row, cells in zip(comparison.rows, table.rows, strict=True):
-        cells[0] += marks.get(row.note, "")
-    heading, *body = (" & ".join(row) + r" \\" + "\n" for row in (table.headings, *table.rows))
-    notes = [f"{mark} {_latex(note)}" for note, mark in marks.items()]
+def _latex_table(comparison: Comparison) -> str:
+    columns = table_columns(comparison, _latex, r"\textbf{{{}}}")
+    row_notes = columns.pop("note", [])
+    numbers = enumerate(dict.fromkeys(filter(None, row_notes)), 1)
+    marks = {note: rf"\textsuperscript{{{number}}}" for number, note in numbers}
+    marked = itertools.zip_longest(columns["row"], row_notes)
+    columns["row"] = [f"{name}{marks.get(note, '')}" for name, note in marked]
+    alignment = "".join("l" if heading in _TEXTS else "r" for heading in columns)
+    rows = [columns, *zip(*columns.values(), strict=True)]
+    heading, *body = (" & ".join(row) + r" \\" + "\n" for row in rows)
+    notes = [f"{mark} {note}" for note, mark in marks.items()]
     notes += map(_latex, table_notes(comparison))
-    label = re.sub(r"[^A-Za-z0-9-]+", "-", name)
+    label = re.sub(r"[^A-Za-z0-9-]+", "-", comparison.name)
     return (
         f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(comparison.question)}}}\n"
         f"\\label{{tab:{label}}}\n\\footnotesize\n\\setlength{{\\tabcolsep}}{{2pt}}\n"
-        f"\\begin{{tabular*}}{{\\linewidth}}{{@{{\\extracolsep{{\\fill}}}}{columns}@{{}}}}\n\\toprule\n{heading}\\midrule\n"
+        f"\\begin{{tabular*}}{{\\linewidth}}{{@{{\\extracolsep{{\\fill}}}}{alignment}@{{}}}}\n"
+        f"\\toprule\n{heading}\\midrule\n"
         f"{''.join(body)}\\bottomrule\n\\end{{tabular*}}\n\n\\medskip\n"
         "\\begin{minipage}{\\linewidth}\n\\raggedright\n"
         + "\n\n".join(notes)
@@ -207,28 +190,27 @@ def _latex_table(comparison: Comparison, name: str) -> str:
 
 def html_table(comparison: Comparison) -> str:
     """Returns a table element without style; cells of numbers have the class "number"."""
-    table = _Table.of(comparison, _html, "<strong>{}</strong>")
-    classes = [' class="number"' * is_number for is_number in table.are_numbers]
+    columns = table_columns(comparison, _html, "<strong>{}</strong>")
+    classes = ["" if heading in _TEXTS else ' class="number"' for heading in columns]
 
-    def line(tag: str, texts: Sequence[str]) -> str:
+    def line(tag: str, texts: Iterable[str]) -> str:
         cells = (f"<{tag}{x}>{text}</{tag}>" for x, text in zip(classes, texts, strict=True))
         return f"<tr>{''.join(cells)}</tr>\n"
 
     caption = f"<table>\n<caption>{_html(comparison.question)}</caption>\n"
-    body = "".join(line("td", row) for row in table.rows)
-    head = line("th", table.headings)
-    return f"{caption}<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
+    body = "".join(line("td", row) for row in zip(*columns.values(), strict=True))
+    return f"{caption}<thead>\n{line('th', columns)}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
 
 
 def csv_text(comparison: Comparison) -> str:
     """Has all digits. A text that a spreadsheet would take for a formula begins with a quote."""
-    records = list(map(_flatten, as_json(comparison)["rows"]))
+    rows = [_flatten(row) for row in as_json(comparison)["rows"]]
+    records = [{_plain(name): _plain(value) for name, value in row.items()} for row in rows]
     file = io.StringIO()
-    names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(_plain, names))
-    for record in records:
-        writer.writerow([_plain(record.get(name)) for name in names])
+    names = dict.fromkeys(itertools.chain(*records))
+    writer = csv.DictWriter(file, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return file.getvalue()
 
 
@@ -243,30 +225,26 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    rows = []
-    for row in comparison.rows:
-        metrics = {
-            name: {
-                **_as_json(measured.mean),
-                "values": {str(seed): value for seed, value in measured.values.items()},
-                "difference": {
-                    **_as_json(measured.difference),
-                    "is_significant": bool(
-                        measured.difference and measured.difference.excludes_zero
-                    ),
-                },
-            }
-            for name, measured in row.metrics.items()
+    rows = [
+        {
+            "row": row.name,
+            "baseline": row.baseline,
+            "metrics": {
+                name: {
+                    **dataclasses.asdict(x.mean),
+                    "values": {str(seed): value for seed, value in x.values.items()},
+                    "difference": {
+                        **dataclasses.asdict(x.difference),
+                        "is_significant": x.difference.is_significant,
+                    },
+                }
+                for name, x in row.metrics.items()
+            },
+            **dataclasses.asdict(row.cost),
+            "note": row.note,
         }
-        rows.append(
-            {
-                "row": row.name,
-                "baseline": row.baseline,
-                "metrics": metrics,
-                **dataclasses.asdict(row.cost),
-                "note": row.note,
-            }
-        )
+        for row in comparison.rows
+    ]
     return {
         "question": comparison.question,
         "is_lower_better": {name: best_mode(name) == LOWEST for name in comparison.metrics},
@@ -275,22 +253,14 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _as_json(estimate: Estimate | None) -> dict[str, Any]:
-    if estimate is None:
-        return {"mean": None, "low": None, "high": None, "count": 0}
-    return dataclasses.asdict(estimate)
-
-
-def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = {"row": row["row"], "baseline": row["baseline"]}
-    for metric, values in row["metrics"].items():
+def _flatten(row: dict[str, Any]) -> dict[str, Any]:
+    record = {"row": row.pop("row"), "baseline": row.pop("baseline")}
+    for metric, values in row.pop("metrics").items():
         for prefix, estimate in ((metric, values), (f"{metric} difference", values["difference"])):
             record[prefix] = estimate["mean"]
             record |= {f"{prefix} {name}": estimate[name] for name in ("low", "high", "count")}
-    costs = [field.name for field in dataclasses.fields(RunCost)]
-    record |= {name: row[name] for name in [*costs, "note"]}
-    by_cause = record.pop("seconds_by_cause")
-    return {**record, **{f"seconds of {cause}": secs for cause, secs in by_cause.items()}}
+    by_cause = row.pop("seconds_by_cause")
+    return {**record, **row, **{f"seconds of {cause}": secs for cause, secs in by_cause.items()}}
 
 
 def _plain(value: object) -> object:

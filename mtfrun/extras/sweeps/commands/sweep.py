@@ -9,7 +9,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtfrun.cli.command import Command, at_least, require_gin_files
@@ -22,8 +22,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.extras.sweeps.plan import Plan, PlannedRun
-    from mtfrun.extras.sweeps.search import Search
-    from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
+    from mtfrun.extras.sweeps.sweep import Sweep
     from mtfrun.extras.sweeps.trainer import Trainer
 
 _PRELOADED = "mtfrun.extras.sweeps.preloaded"
@@ -72,7 +71,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = "train N runs whose values Optuna chooses, from the ranges in Sweep.search"
     add("--search", type=at_least(1), help=text)
     add("--jobs", type=at_least(1), default=1, help="runs at the same time; 1 by default")
-    add("--metric", help="the metric of the table; the sweep's by default, or loss")
+    add("--metric", help="of the table and of a search; the sweep's by default, or loss")
     add("--dry_run", action="store_true", help="print the runs, and start none")
     text = "continue although data or settings have changed since the checkpoints and results"
     add("--accept_changes", action="store_true", help=text)
@@ -90,25 +89,26 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.extras.sweeps.plan import Plan, drop_untrained_rows
+    from mtfrun.extras.sweeps.forked_child import Server
+    from mtfrun.extras.sweeps.plan import Plan
+    from mtfrun.extras.sweeps.result import Results
     from mtfrun.extras.sweeps.search import Search
-    from mtfrun.extras.sweeps.sweep import RESULTS, Sweep
+    from mtfrun.extras.sweeps.sweep import RESULTS
+    from mtfrun.extras.sweeps.trainer import Display, Trainer
     from mtfrun.files import writer_lock
+    from mtfrun.processes.child_process import python_command
     from mtfrun.rundir import RunDirectory
 
     sweep = _sweep(flags)
-    sweep.check_macros(flags.gin_search_paths)
     run_directory = RunDirectory(flags.model_dir)
     directory = pathlib.Path(run_directory.path)
-    results = pathlib.Path(flags.results).expanduser() if flags.results else directory / RESULTS
-    records = [directory, *([results] if flags.results else [])]
-    whole = sweep
+    results = Results(pathlib.Path(flags.results or directory / RESULTS).expanduser())
+    records = [Results(directory), *([results] if flags.results else [])]
+    plan = Plan(sweep, directory, results, flags.gin_search_paths)
     for record in records:
-        if (former := Sweep.read(record)) is not None:
-            former = drop_untrained_rows(former, whole, directory, results)
-            whole = former.continue_with(whole, record)
-    plan = Plan(whole, directory, results, flags.gin_search_paths)
-    runs = plan.runs(whole.runs_of(sweep) if flags.search is None else [])
+        if (former := record.sweep()) is not None:
+            plan = plan.continue_from(former, record.place)
+    runs = plan.runs(plan.sweep.runs_of(sweep) if flags.search is None else [])
     if not flags.accept_changes:
         plan.check_settings(runs)
     _check_rows(flags, plan, runs)
@@ -116,22 +116,32 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         text = f"rows {row!r} and {other!r} have the same settings, so that their runs are the same"
         progress.print_line(progress.warning(text))
     if flags.dry_run:
-        metric = flags.metric or whole.metric
+        metric = plan.metric(planned.result.metrics for planned in runs)
         print_lines(*plan.table(runs, metric, terminal_columns()), *plan.settings_of_rows(runs))
         print_lines(f"{flags.search or len(runs)} runs in {directory}")
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
-        search = None
-        if flags.search is not None:
-            search = Search(whole, results, flags.search, jobs=flags.jobs)
+        search = Search(plan, flags.search, jobs=flags.jobs) if flags.search is not None else None
         for record in records:
-            whole.write(record)
+            record.write_sweep(plan.sweep)
         plan.accept_settings(runs)
         plan.write_all_swept(runs)
-        trainer = _train(flags, plan, runs, search)
+        display = Display(flags.search or len(runs))
+        if num_done := sum(planned.is_done for planned in runs):
+            display.note(f"{num_done} of {len(runs)} runs are finished")
+        trainer = Trainer(
+            plan,
+            flags.jobs,
+            display,
+            Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"]),
+            lambda planned: _arguments(flags, plan.sweep, planned),
+            forks=not flags.debug,
+            search=search,
+        )
+        trainer.train(runs if search is None else search.runs())
     ended = plan.runs([planned.run for planned in runs] if search is None else search.all_runs())
-    code = _report(flags, plan, ended, trainer)
+    code = _report(plan, ended, trainer)
     if search is not None and (best := search.best()):
         print_lines("best: " + " ".join(f"--gin.{name}={text}" for name, text in best.items()))
     if trainer.signal is not None:
@@ -148,6 +158,8 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
     sweep = read_sweep_file(named, flags.gin_search_paths) if named else Sweep([])
     if flags.seeds is not None:
         sweep = dataclasses.replace(sweep, seeds=list(range(flags.seeds)))
+    if flags.metric is not None:
+        sweep = dataclasses.replace(sweep, metric=flags.metric)
     sweep = with_flags(sweep, flags.gin_file, flags.bindings)
     sweep = sweep.without_search() if flags.search is None else sweep.only_search()
     sweep.check()
@@ -157,17 +169,12 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
 def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]) -> None:
     from mtfrun.extras.sweeps.forked_child import call_forked
 
-    rows = {planned.run.row: planned.run for planned in runs if not planned.is_done}
-    settings = {
-        f"row {row!r}: ": (
-            [*plan.sweep.gin_files, *run.gin_files],
-            [(f"row {row!r}: {n}", f"{n} = {x}") for n, x in plan.bindings_of(run).items()],
-            flags.gin_search_paths,
-            (),
-            flags.module_import,
-        )
-        for row, run in rows.items()
-    }
+    settings = {}
+    for run in (planned.run for planned in runs if not planned.is_done):
+        files, bindings = plan.sweep.settings(run)
+        place = f"row {run.row!r}: "
+        named = [(f"{place}{name}", f"{name} = {text}") for name, text in bindings.items()]
+        settings[place] = (files, named, flags.gin_search_paths, (), flags.module_import)
     if "tensorflow" in sys.modules:
         mistake: str | None = find_mistake(settings)
     else:
@@ -194,105 +201,37 @@ def find_mistake(settings_by_place: Mapping[str, tuple[Sequence[Any], ...]]) -> 
     return ""
 
 
-def _train(
-    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
-) -> Trainer:
-    from mtfrun.extras.sweeps.forked_child import Server
-    from mtfrun.extras.sweeps.result import Ending, Results, RunResult, result_of
-    from mtfrun.extras.sweeps.trainer import Display, Trainer, require_space
-    from mtfrun.processes.child_process import python_command
-    from mtfrun.rundir import RunRecord
-
-    has_metric = (flags.metric or plan.sweep.metric) is not None
-    evaluated: set[str] = set()
-
-    def reason_to_stop(run: PlannedRun) -> str | None:
-        """Refuses a metric that the first evaluation of all does not have."""
-        if has_metric and not evaluated and (evaluations := RunRecord(run.directory).evaluations()):
-            evaluated.update(evaluations[0].metrics)
-            plan.check_metric(evaluated, flags.metric)
-        return None if search is None else search.reason_to_stop(run)
-
-    def record(run: SweepRun, result: RunResult) -> RunResult:
-        Results(plan.results).write(result)
-        plan.write_swept(run, result)
-        require_space(result, plan.directory)
-        if result.state == "finished":
-            plan.check_metric(result.metrics, flags.metric)
-        if search is not None:
-            search.record(result)
-        return result
-
-    def start() -> Iterator[PlannedRun]:
-        chosen = runs if search is None else map(plan.plan, itertools.count(1), search.runs())
-        for planned in chosen:
-            if planned.is_new and planned.result is not None:
-                record(planned.run, planned.result)
-            if not planned.is_done:
-                plan.write_swept(planned.run)
-                yield planned
-
-    def collect(planned: PlannedRun, ending: Ending) -> RunResult:
-        result = result_of(
-            plan.sweep, planned.run, planned.directory, planned.configuration, ending
-        )
-        return record(planned.run, result)
-
-    server = Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"])
-    display = Display(flags.search or len(runs))
-    num_done = sum(planned.is_done for planned in runs)
-    if num_done:
-        display.note(f"{num_done} of {len(runs)} runs are finished")
-    trainer = Trainer(
-        flags.jobs,
-        display,
-        collect,
-        server,
-        lambda planned: _arguments(flags, plan, planned),
-        forks=not flags.debug,
-        metric=flags.metric or plan.sweep.metric,
-        reason_to_stop=reason_to_stop,
-    )
-    trainer.train(start())
-    return trainer
-
-
-def _report(
-    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], trainer: Trainer
-) -> int:
+def _report(plan: Plan, runs: Sequence[PlannedRun], trainer: Trainer) -> int:
     """Prints the table, and returns the exit code of the first run that has failed."""
     from mtfrun.extras.sweeps.forked_child import call_forked
     from mtfrun.extras.sweeps.trainer import describe_sweep
     from mtfrun.rundir.run_summary import metric_of
 
-    evaluations = [planned.result.metrics for planned in runs if planned.result is not None]
+    evaluations = [planned.result.metrics for planned in runs]
     try:
-        metric = metric_of(evaluations, flags.metric or plan.sweep.metric)
+        metric = plan.metric(evaluations)
     except InputError as error:  # not a reason to print no table
         progress.print_line(progress.warning(one_line(error)))
         metric = metric_of(evaluations, None)
     print_lines(*plan.table(runs, metric, terminal_columns()))
     print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(plan.directory))}")
-    metrics = dict.fromkeys(name for metrics in evaluations for name in metrics)
-    if metrics and trainer.codes:
+    if any(evaluations) and trainer.codes:
         # Here it would import TensorFlow.
-        shown = list(dict.fromkeys([metric, *metrics]))
-        call_forked(
-            [_PRELOADED], describe_sweep, plan.directory, [p.run.values for p in runs], shown
-        )
-    names = [planned.name for planned in runs]
-    return next((trainer.codes[name] for name in names if trainer.codes.get(name)), 0)
+        metrics = list(dict.fromkeys([metric, *itertools.chain(*evaluations)]))
+        values = [planned.run.values for planned in runs]
+        call_forked([_PRELOADED], describe_sweep, plan.directory, values, metrics)
+    return next(filter(None, (trainer.codes.get(planned.name) for planned in runs)), 0)
 
 
-def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> list[str]:
-    sweep, run = plan.sweep, planned.run
+def _arguments(flags: argparse.Namespace, sweep: Sweep, planned: PlannedRun) -> list[str]:
     paths, minutes = flags.gin_search_paths, planned.minutes
+    files, bindings = sweep.settings(planned.run)
     return [
         "train",
-        *(f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]),
+        *(f"--gin_file={name}" for name in files),
         *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
         *(f"--module_import={name}" for name in flags.module_import),
-        *(f"--gin.{name}={text}" for name, text in plan.bindings_of(run).items()),
+        *(f"--gin.{name}={text}" for name, text in bindings.items()),
         f"--model_dir={planned.directory}",
         *([] if minutes is None else [f"--max_hours={minutes / 60:.6g}"]),
         *["--accept_changes"] * flags.accept_changes,

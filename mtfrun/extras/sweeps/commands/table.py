@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, add_format, add_output, at_least, check_directories
@@ -19,7 +20,7 @@ from mtfrun.errors.checks import POSITIVE
 
 if TYPE_CHECKING:
     from mtfrun.display.pictures import Canvas
-    from mtfrun.extras.sweeps.analysis.optimum import Optimum
+    from mtfrun.extras.sweeps.result import RunResult
 
 _DESCRIPTION = """\
 Prints a table of a sweep: means over seeds, differences to a baseline, sizes, costs, or a fit.
@@ -49,16 +50,11 @@ docs/extras/sweeps.md says more."""
 FORMATS = ("text", "md", "latex", "csv", "html", "json")
 _WITH_TITLE = ("md", "latex", "html")
 _LADDER, _OPTIMUM = "ladder", "optimum"
-_FORMATS_OF_FITS = {_LADDER: ("text", "json"), _OPTIMUM: ("text",)}
-# The fits that a flag is for; None is a table without a fit.
-_FITS_OF_FLAGS = {
-    "baseline": (None,),
-    "title": (None,),
-    "budget": (_LADDER,),
-    "hold_out": (_LADDER,),
-    "seed": (_LADDER,),
-    "parameter": (_OPTIMUM,),
-    "picture": (_LADDER, _OPTIMUM),
+# The formats of a fit, or of a table without one, and the flags that are for it.
+_FITS: dict[str | None, tuple[Sequence[str], Sequence[str]]] = {
+    None: (FORMATS, ("baseline", "title")),
+    _LADDER: (("text", "json"), ("budget", "hold_out", "seed", "picture")),
+    _OPTIMUM: (("text",), ("parameter", "picture")),
 }
 _DRAWS = 400
 
@@ -93,15 +89,14 @@ def _check(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
         raise InputError("table needs the directory of one sweep: mtfrun table /tmp/sweep")
     check_directories(flags)
-    for name, fits in _FITS_OF_FLAGS.items():
-        if getattr(flags, name) is not None and flags.fit not in fits:
-            remedy = (
-                f"give --fit={' or '.join(filter(None, fits))}" if any(fits) else "leave it out"
-            )
+    formats, allowed = _FITS[flags.fit]
+    for name in itertools.chain(*(names for _, names in _FITS.values())):
+        if getattr(flags, name) is not None and name not in allowed:
+            fits = [fit for fit, (_, names) in _FITS.items() if fit and name in names]
+            remedy = f"give --fit={' or '.join(fits)}" if fits else "leave it out"
             raise InputError(f"--{name} is not for this table: {remedy}")
     if flags.title is not None and flags.format not in _WITH_TITLE:
         raise InputError(f"--title is of {', '.join(_WITH_TITLE)}: leave it out")
-    formats = _FORMATS_OF_FITS.get(flags.fit, FORMATS)
     if flags.format not in formats:
         raise InputError(f"--fit={flags.fit} writes {' or '.join(formats)}, not {flags.format}")
     if flags.budget is not None and flags.budget not in POSITIVE:
@@ -115,9 +110,7 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.files import atomic_open
 
-    fits: Mapping[str | None, Callable[[argparse.Namespace], str]]
-    fits = {None: lambda flags: _table(flags, command), _LADDER: _ladder, _OPTIMUM: _optimum}
-    text = fits[flags.fit](flags)
+    text = _table(flags, command) if flags.fit is None else _fit(flags)
     if flags.output is None:
         print_lines(*text.splitlines())
         return 0
@@ -139,58 +132,57 @@ def _table(flags: argparse.Namespace, command: Sequence[str]) -> str:
     return WRITERS[flags.format](comparison)
 
 
-def _ladder(flags: argparse.Namespace) -> str:
-    from mtfrun.extras.sweeps.analysis.ladder import advise, fit_ladder, ladder_rows
-    from mtfrun.extras.sweeps.analysis.ladder_table import ladder_json, ladder_lines, ladder_picture
+def _fit(flags: argparse.Namespace) -> str:
     from mtfrun.extras.sweeps.result import results_of
     from mtfrun.rundir.run_summary import metric_of
 
     sweep, results = results_of(flags.words[0])
     metric = metric_of([x.metrics for x in results], flags.metric or sweep.metric or "loss")
-    hold_out = 1 if flags.hold_out is None else flags.hold_out
-    rows, left_out = ladder_rows(results, metric, hold_out)
+    columns = terminal_columns() if flags.output is None else None
+    fit = _ladder_lines if flags.fit == _LADDER else _optimum_lines
+    return "".join(f"{line}\n" for line in fit(flags, results, metric, columns))
+
+
+def _ladder_lines(
+    flags: argparse.Namespace, results: Sequence[RunResult], metric: str, columns: int | None
+) -> list[str]:
+    from mtfrun.extras.sweeps.analysis.ladder import advise, fit_ladder, ladder_rows
+    from mtfrun.extras.sweeps.analysis.ladder_table import ladder_json, ladder_lines, ladder_picture
+
+    rows, left_out = ladder_rows(results, metric, 1 if flags.hold_out is None else flags.hold_out)
     with progress.waiting("fitting the law"):
         ladder = fit_ladder(rows, metric, left_out, draws=_DRAWS, seed=flags.seed or 0)
     advice = advise(ladder, flags.budget)
     if flags.picture is not None:
         _write_picture(flags.picture, ladder_picture(ladder, advice))
     if flags.format == "json":
-        return json.dumps(ladder_json(ladder, advice), allow_nan=False) + "\n"
-    columns = terminal_columns() if flags.output is None else None
-    return "".join(f"{line}\n" for line in ladder_lines(ladder, advice, columns))
+        return [json.dumps(ladder_json(ladder, advice), allow_nan=False)]
+    return ladder_lines(ladder, advice, columns)
 
 
-def _optimum(flags: argparse.Namespace) -> str:
+def _optimum_lines(
+    flags: argparse.Namespace, results: Sequence[RunResult], metric: str, columns: int | None
+) -> list[str]:
     from mtfrun.extras.sweeps.analysis.optimum import optima, picture
-    from mtfrun.extras.sweeps.result import results_of
-    from mtfrun.rundir.run_summary import metric_of
 
-    sweep, results = results_of(flags.words[0])
-    metric = metric_of([x.metrics for x in results], flags.metric or sweep.metric or "loss")
     parameter = flags.parameter or "LEARNING_RATE"
     by_row = optima(results, parameter, metric)
     if flags.picture is not None:
         _write_picture(flags.picture, picture(by_row, parameter, metric))
-    headings = ["row", parameter, "error", metric, f"at that of {next(iter(by_row))}"]
-    columns = terminal_columns() if flags.output is None else None
-    lines = table_lines(headings, _optimum_rows(by_row), columns)
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _optimum_rows(by_row: Mapping[str, Optimum]) -> list[list[str]]:
-    first = next(iter(by_row.values()))
+    first = next(iter(by_row))
+    best = by_row[first].curve
     rows = []
     for name, row in by_row.items():
-        if row.curve is None:
+        curve = row.curve
+        if curve is None:
             tried = ", ".join(map(number_text, (row.values[0], row.values[-1])))
             rows.append([name, f"not between {tried}", "", "", ""])
             continue
-        lowest = row.curve.lowest
         error = "" if row.octaves is None else f"x/ {2**row.octaves:.2f}"
-        at_first = math.nan if first.curve is None else row.metric_at(first.curve.lowest)
-        metrics = [f"{row.metric_at(lowest):.4f}", f"{at_first:.4f}"]
-        rows.append([name, f"{lowest:.4g}", error, *metrics])
-    return rows
+        at_first = math.nan if best is None else curve.at(best.lowest)
+        rows.append([name, f"{curve.lowest:.4g}", error, f"{curve.height:.4f}", f"{at_first:.4f}"])
+    headings = ["row", parameter, "error", metric, f"at that of {first}"]
+    return table_lines(headings, rows, columns)
 
 
 def _write_picture(name: str, canvas: Canvas) -> None:

@@ -15,7 +15,7 @@ from tests.cli.test_terminal import assert_repeated
 def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.Path) -> None:
     flags = ["--gin_file=runs/quickstart.gin", f"--model_dir={tmp_path}/sweep"]
     line = error_line(mtfrun_here("sweep", *flags, "--gin.LEARNIN_RATE=0.1,0.2"))
-    assert "no gin file has this macro, did you mean 'LEARNING_RATE'?" in line
+    assert "has no effect: nothing uses it, did you mean 'LEARNING_RATE'?" in line
     assert "nothing varies" in error_line(mtfrun_here("sweep", *flags))
     process = mtfrun_here("sweep", *flags, "--gin.LEARNING_RATE=0.1,0.2", "--dry_run")
     assert process.returncode == 0
@@ -42,7 +42,7 @@ def test_every_row_is_checked_before_a_run_is_started(tmp_path: pathlib.Path) ->
     )
     line = answer('"NUM_LAYERS": 2.5')
     assert "row 'other': NUM_LAYERS: transformer.Stack.num_layers is 2.5: it must be int" in line
-    assert "did you mean 'gin_files'?" in answer('"gin_file": ["layouts/2x2.gin"]')
+    assert "macro gin_file has no effect" in answer('"gin_file": ["layouts/2x2.gin"]')
     assert not (tmp_path / "sweep").exists()
 
 
@@ -74,7 +74,7 @@ def test_rows_of_a_users_classes_are_checked_too_and_a_metric_at_the_first_evalu
     )
     assert not (tmp_path / "sweep").exists()
     line = answer('"transformer.FeedForward.activation": @my_functions.cube')
-    assert "Sweep.metric = bits_per_bite: no evaluation has it, did you mean 'bits_per_b" in line
+    assert "the metric bits_per_bite: no evaluation has it, did you mean 'bits_per_b" in line
     assert not list(tmp_path.glob("sweep/results/*.json"))  # the first run has not ended
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mtfrun.extras.sweeps.analysis.scaling_law import ScalingLaw
 from mtfrun.extras.sweeps.commands import table
-from mtfrun.extras.sweeps.result import RunResult
+from mtfrun.extras.sweeps.result import Results, RunResult
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 from tests.cli.command import ROOT, error_line, mtfrun_here
 from tests.extras.sweeps.synthetic_sweep import write_sweep
@@ -30,7 +30,7 @@ def sweep(tmp_path: pathlib.Path) -> pathlib.Path:
     rows = {name: SweepRow() for name in SIZES}
     grid = {"TRAIN_STEPS": ["500", "1000", "2000"]}
     sweep = Sweep(["x.gin"], {}, rows, grid, [0], "bits_per_byte")
-    sweep.write(directory)
+    Results(directory).write_sweep(sweep)
     rng = np.random.default_rng(0)
     for run in sweep.runs()[1:]:
         steps, size = int(run.values["TRAIN_STEPS"]), SIZES[run.row.split(",")[0]]
@@ -43,7 +43,7 @@ def sweep(tmp_path: pathlib.Path) -> pathlib.Path:
             flops_per_token=6.0 * size,
             tokens_per_step=1024,
         )
-        result.write(directory / "results" / f"{run.name}.json")
+        Results(directory / "results").write(result)
     return directory
 
 
@@ -92,7 +92,7 @@ def test_json_has_the_law_and_the_advice_for_the_metric(
         (["DIR", "--budget=-1"], "--budget=-1: it must be more than 0, such as 1e15"),
         (["DIR", "--metric=accuracy"], "--metric=accuracy: more of it is better"),
         (["DIR", "--picture=law.gif"], "--picture=law.gif: name a file that ends in .svg or .png"),
-        (["DIR", "--hold_out=-1"], "--hold_out=-1 must be at least 0"),
+        (["DIR", "--hold_out=-1"], "--hold_out=-1: it must be at least 0"),
         (["DIR", "--hold_out=2"], "those that are not held out have 2, 3 and 5: train more"),
         (["DIR", "--metric=perplexity"], "no evaluation has it; there are bits_per_byte, loss"),
         (["DIR/results"], "has no sweep.json"),
@@ -120,7 +120,7 @@ def optimum_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
     directory.mkdir()
     rows = {name: SweepRow() for name in LOWEST}
     optimum_sweep = Sweep(["x.gin"], {}, rows, {"LEARNING_RATE": RATES}, [0, 1], "bits_per_byte")
-    optimum_sweep.write(directory)
+    Results(directory).write_sweep(optimum_sweep)
     for run in optimum_sweep.runs():
         assert run.seed is not None
         # A fifth of an octave from the optimum of the row, on either side.
@@ -128,7 +128,7 @@ def optimum_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
         loss = 2.0 + 0.1 * math.log2(float(run.values["LEARNING_RATE"]) / lowest) ** 2
         metrics = {"bits_per_byte": loss, "loss": 5.0 - loss}
         result = RunResult(run.name, run.row, run.seed, run.values, "finished", metrics=metrics)
-        result.write(directory / "results" / f"{run.name}.json")
+        Results(directory / "results").write(result)
     return directory
 
 
