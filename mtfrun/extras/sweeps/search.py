@@ -79,50 +79,48 @@ class Search:
             return None
         self._checked[run.name] = last
         study = self._study(self._recorded())
-        result = dataclasses.replace(run.result, evaluations=evaluations)
-        is_worse = study.pruner.prune(study, self._trial(run.name, run.run.values, result))
-        return f"{PRUNED} at step {last}" if is_worse else None
+        trial = self._trial(dataclasses.replace(run.result, evaluations=evaluations))
+        return f"{PRUNED} at step {last}" if study.pruner.prune(study, trial) else None
 
     def _recorded(self) -> list[Any]:
         """Returns Optuna's trials of the runs that have a result or a directory, by number."""
         results = self._plan.results.read()
         trials: list[Any] = []
-        for number in itertools.count():
-            name = _name(number)
-            result, swept = results.get(name), RunRecord(self._plan.directory / name).swept()
-            record = result or swept
-            if record is None:
+        for name in map(_name, itertools.count()):
+            swept = RunRecord(self._plan.directory / name).swept()
+            if name not in results and swept is None:
                 break
-            trials.append(self._trial(name, record.values, result))
+            begun = RunResult(name, name, 0, swept.values if swept else {}, "missing")
+            trials.append(self._trial(results.get(name, begun)))
         return trials
 
-    def _trial(self, name: str, values: Mapping[str, str], result: RunResult | None) -> Any:
+    def _trial(self, result: RunResult) -> Any:
         """Raises InputError for values that this program has not written.
 
         A run that was killed, or stopped by a signal, is resumed.
         """
         states = self._optuna.trial.TrialState
-        state, value, evaluations = states.RUNNING, None, {}
-        if result is not None:
-            evaluations = {s: x for s, x in result.evaluations.items() if s and math.isfinite(x)}
-            value = result.metrics.get(self._metric, math.nan)
-            if result.error.startswith(PRUNED):
-                state, value = states.PRUNED, None
-            elif result.state == "finished" or "budget" in result.error:
-                state = states.COMPLETE if math.isfinite(value) else states.FAIL
-            elif result.state == "failed":
-                state = states.FAIL
+        value = result.metrics.get(self._metric, math.nan)
+        state = states.RUNNING
+        if result.error.startswith(PRUNED):
+            state = states.PRUNED
+        elif result.state == "finished" or "budget" in result.error:
+            state = states.COMPLETE if math.isfinite(value) else states.FAIL
+        elif result.state == "failed":
+            state = states.FAIL
         try:
             return self._optuna.trial.create_trial(
                 state=state,
                 value=value if state is states.COMPLETE else None,
-                params={n: _parse(x, values[n]) for n, x in self._distributions.items()},
+                params={n: _parse(x, result.values[n]) for n, x in self._distributions.items()},
                 distributions=self._distributions,
-                intermediate_values=evaluations,
+                intermediate_values={
+                    step: x for step, x in result.evaluations.items() if step and math.isfinite(x)
+                },
             )
         except (ValueError, LookupError) as error:
             raise InputError(
-                f"{self._plan.directory / name} and its result have values of another search "
+                f"{self._plan.directory / result.name} and its result are of another search "
                 f"({reason(error)}): remove them, or name another --model_dir"
             ) from error
 

@@ -70,7 +70,7 @@ def test_results_of_another_search_are_refused(tmp_path: pathlib.Path) -> None:
     for name, text in changes.items():
         values = {**planned.run.values, name: text}
         plan.results.write(dataclasses.replace(_result(planned.run), values=values))
-        with pytest.raises(InputError, match=r"trial-0 and its result have values of another sea"):
+        with pytest.raises(InputError, match=r"trial-0 and its result are of another search"):
             next(Search(plan, 2, jobs=1).runs())
 
 
