@@ -170,7 +170,9 @@ class Plan:
         results = [planned.result for planned in runs]
         names = dict.fromkeys([metric, *(name for r in results for name in r.metrics)])
         # What was evaluated before a run failed is not a result.
-        metrics = [{} if r.state in ("failed", "killed") else r.metrics for r in results]
+        metrics: list[Mapping[str, float]] = [
+            {} if r.state in ("failed", "killed") else r.metrics for r in results
+        ]
         steps = [str(r.step) for r in results]
         evaluated = [
             str(max(r.evaluations, default=r.step)) if x else "-"
@@ -189,7 +191,8 @@ class Plan:
             columns["evaluated at"] = evaluated
         for name in names:
             values = [x.get(name, math.nan) for x in metrics]
-            columns[name] = mark_best(values, name) if name == metric else map(metric_text, values)
+            is_marked = name == metric
+            columns[name] = mark_best(values, name) if is_marked else list(map(metric_text, values))
         return table_lines(list(columns), list(zip(*columns.values(), strict=True)), width)
 
 

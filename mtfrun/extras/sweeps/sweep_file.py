@@ -143,7 +143,7 @@ def _read(binding: Binding) -> Any:
 def _read_row(place: str, name: str, row: Mapping[str, Any]) -> SweepRow:
     if not (name.strip() and name.isprintable()):
         raise ConfigError(f"{place}: {name!r} is not a name: write letters and digits")
-    settings = {GIN_FILES: [], **row}
+    settings: dict[str, Any] = {GIN_FILES: [], **row}
     files = with_reference_texts(settings.pop(GIN_FILES))
     check_fields(SweepRow, {GIN_FILES: files}, f"{place}: row {name!r}")
     return SweepRow(files, _texts(place, settings))

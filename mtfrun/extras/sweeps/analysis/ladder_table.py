@@ -143,8 +143,9 @@ def ladder_picture(ladder: Ladder, advice: Advice | None) -> Canvas:
     if advice is not None:
         place, loss = advice.operations, advice.loss
         bounds = [[max(loss.value - loss.low, 0.0)], [max(loss.high - loss.value, 0.0)]]
-        style = {"fmt": "*", "color": WRONG, "ms": 11, "capsize": 3}
-        axes.errorbar(place, loss.value, bounds, label="advice", **style)
+        axes.errorbar(
+            *(place, loss.value, bounds), fmt="*", color=WRONG, ms=11, capsize=3, label="advice"
+        )
     axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

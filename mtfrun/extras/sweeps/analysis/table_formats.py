@@ -130,7 +130,7 @@ def markdown_text(comparison: Comparison, command: str = "") -> str:
     """Returns a page: the question, how the table was made, the table, and what its marks mean."""
     columns = table_columns(comparison, _markdown, "**{}**")
     aligned = ["---" if heading in _TEXTS else "---:" for heading in columns]
-    rows = [columns, aligned, *zip(*columns.values(), strict=True)]
+    rows: list[Iterable[str]] = [columns, aligned, *zip(*columns.values(), strict=True)]
     lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = "\n".join(map(_markdown, table_notes(comparison)))
     made_by = f"    {escape(command)}\n\n" if command else ""
@@ -171,7 +171,7 @@ def _latex_table(comparison: Comparison) -> str:
     marked = itertools.zip_longest(columns["row"], row_notes)
     columns["row"] = [f"{name}{marks.get(note, '')}" for name, note in marked]
     alignment = "".join("l" if heading in _TEXTS else "r" for heading in columns)
-    rows = [columns, *zip(*columns.values(), strict=True)]
+    rows: list[Iterable[str]] = [columns, *zip(*columns.values(), strict=True)]
     heading, *body = (" & ".join(row) + r" \\" + "\n" for row in rows)
     notes = [f"{mark} {note}" for note, mark in marks.items()]
     notes += map(_latex, table_notes(comparison))

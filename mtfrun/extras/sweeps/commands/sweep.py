@@ -111,7 +111,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     runs = plan.runs(plan.sweep.runs_of(sweep) if flags.search is None else [])
     if not flags.accept_changes:
         plan.check_settings(runs)
-    _check_rows(flags, plan, runs)
+    search = Search(plan, flags.search, jobs=flags.jobs) if flags.search is not None else None
+    _check_rows(flags, plan, runs if search is None else [next(search.runs())])
     for row, other in plan.equal_rows(runs):
         text = f"rows {row!r} and {other!r} have the same settings, so that their runs are the same"
         progress.print_line(progress.warning(text))
@@ -122,7 +123,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
-        search = Search(plan, flags.search, jobs=flags.jobs) if flags.search is not None else None
         for record in records:
             record.write_sweep(plan.sweep)
         plan.accept_settings(runs)
