@@ -7,12 +7,7 @@ from mtfrun.decoding.controls.automaton import ForcedWords as ForcedWords
 from mtfrun.decoding.controls.controls import Controls as Controls
 from mtfrun.decoding.controls.guide import Guide as Guide
 from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
-from mtfrun.decoding.controls.processors import FirstIds as FirstIds
-from mtfrun.decoding.controls.processors import ForbiddenFirstIds as ForbiddenFirstIds
-from mtfrun.decoding.controls.processors import ForbiddenIds as ForbiddenIds
-from mtfrun.decoding.controls.processors import ForbiddenWords as ForbiddenWords
 from mtfrun.decoding.controls.processors import FrequencyPenalty as FrequencyPenalty
-from mtfrun.decoding.controls.processors import LastIds as LastIds
 from mtfrun.decoding.controls.processors import MinLength as MinLength
 from mtfrun.decoding.controls.processors import NoRepeatNGram as NoRepeatNGram
 from mtfrun.decoding.controls.processors import PresencePenalty as PresencePenalty

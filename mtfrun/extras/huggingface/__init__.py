@@ -6,6 +6,11 @@ from mtfrun.configuration.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from mtfrun.extras.huggingface.dataset import HuggingFaceDataset as HuggingFaceDataset
+    from mtfrun.extras.huggingface.id_processors import FirstIds as FirstIds
+    from mtfrun.extras.huggingface.id_processors import ForbiddenFirstIds as ForbiddenFirstIds
+    from mtfrun.extras.huggingface.id_processors import ForbiddenIds as ForbiddenIds
+    from mtfrun.extras.huggingface.id_processors import ForbiddenWords as ForbiddenWords
+    from mtfrun.extras.huggingface.id_processors import LastIds as LastIds
     from mtfrun.extras.huggingface.layers.latent_attention import LatentHeads as LatentHeads
     from mtfrun.extras.huggingface.layers.latent_attention import (
         LatentSelfAttention as LatentSelfAttention,

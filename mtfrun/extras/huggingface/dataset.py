@@ -190,22 +190,15 @@ class HuggingFaceDataset(Source):
         builder = self._builder
         return tuple(map(str, builder.info.splits or builder.config.data_files or ()))
 
-    @functools.cached_property
-    def _datasets(self) -> dict[str, Any]:
-        return {}
-
     def _dataset(self, split: str) -> Any:
-        """Returns the whole split, prepared once, which may copy its files."""
+        """Returns the whole split; the first call may copy its files."""
         if self._saved is not None:
             return self._saved[split]
-        if split not in self._datasets:
-            with self._errors():
-                if self.streaming:
-                    self._datasets[split] = self._builder.as_streaming_dataset(split)
-                else:
-                    self._builder.download_and_prepare()
-                    self._datasets[split] = self._builder.as_dataset(split)
-        return self._datasets[split]
+        with self._errors():
+            if self.streaming:
+                return self._builder.as_streaming_dataset(split)
+            self._builder.download_and_prepare()
+            return self._builder.as_dataset(split)
 
     def _columns(self, features: Mapping[str, Any]) -> list[str]:
         """Returns the columns to read: by default numbers, texts and classes."""

@@ -62,12 +62,11 @@ class SafetensorsExporter:
         from mtfrun.extras.huggingface.safetensors_file import shards_by_size, write_shards
 
         step, values = run.values()
-        shards = shards_by_size(values, _shard_size(flags))
+        shards = shards_by_size(values, self.shard_size(flags))
         write_shards(directory, shards, {"format": "np", "global_step": str(step)})
 
-
-def _shard_size(flags: argparse.Namespace) -> int | None:
-    return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
+    def shard_size(self, flags: argparse.Namespace) -> int | None:
+        return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
 
 
 class HuggingFaceExporter(SafetensorsExporter):
@@ -90,7 +89,7 @@ class HuggingFaceExporter(SafetensorsExporter):
 
         allowed = run.settings.allowed_imports
         origin = origin_of_run(run.config_run, allowed, weights_only=flags.weights_only)
-        export_folder(directory, run.values().values, origin, _shard_size(flags))
+        export_folder(directory, run.values().values, origin, self.shard_size(flags))
 
 
 class PeftExporter:

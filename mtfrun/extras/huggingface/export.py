@@ -17,8 +17,8 @@ from mtfrun.errors.untrusted import parse_json
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.experiment.runs import opening as run_settings
 from mtfrun.experiment.runs.opening import build
-from mtfrun.extras.huggingface.families.registry import FAMILIES, family_of
-from mtfrun.extras.huggingface.family import Family, ModelDescription
+from mtfrun.extras.huggingface.families.registry import family_of
+from mtfrun.extras.huggingface.family import Family
 from mtfrun.extras.huggingface.origin import Origin, read_origin
 from mtfrun.extras.huggingface.safetensors_file import (
     DTYPES,
@@ -37,6 +37,7 @@ from mtfrun.extras.huggingface.tokenizer_files import (
     with_tokenizer,
     without_tokenizer,
 )
+from mtfrun.extras.huggingface.trained_models import ModelDescription, settings_of
 from mtfrun.extras.text_tasks import LabelVocabulary, NumberVocabulary
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
@@ -106,10 +107,6 @@ def _describe(
     model = experiment.model
     mtf.assign_paths(model)
     variables = model.named_variables()
-    if "embedding/clusters/0/table" in variables:
-        raise ConversionError(
-            "transformers has no AdaptiveEmbedding; export the model with --format=safetensors"
-        )
     _check_factors(variables)
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
     # Labels are in the configuration, not in a tokenizer.
@@ -139,46 +136,41 @@ def _describe_for_transformers(
     model: ModelDescription, vocabulary: Vocabulary
 ) -> tuple[Origin, str]:
     """Returns an origin, without a tokenizer, and its gin file for a comparison of models."""
-    for family in FAMILIES:
-        settings = family.settings_of(model)
-        if settings is None:
-            continue
-        values = {**settings.values, **special_ids(vocabulary)}
-        settings = dataclasses.replace(settings, values=values)
-        file = GinFile(["A model that was trained here."])
-        file.include("defaults.gin")
-        family.write_gin(settings, file)
-        padding = model.parameter("transformer.TokenEmbedding", "padding_id")
-        if padding:
-            file.bind("transformer.TokenEmbedding", {"padding_id": padding})
-        file.macro("VOCABULARY", reference("@data.IdVocabulary()"))
-        size = settings.integer("vocab_size")
-        file.bind("data.IdVocabulary", {"size": size, "pad_id": padding or 0})
-        names = [name for row in family.table(settings).rows for name in row.names]
-        generation = {n: values[n] for n in _SPECIAL_IDS if n in values}
-        files = {
-            name: (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-            for name, content in ((CONFIG, values), (GENERATION_CONFIG, generation))
-        }
-        shards = {SINGLE: dict.fromkeys(names, "F32")}
-        origin = Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False)
-        return origin, file.text()
-    raise ConversionError(
-        "transformers has no such model, only imported families and models/t5.1.0.gin, t5.1.1.gin, "
-        "gpt2.gin and llama.gin; export it with --format=safetensors"
-    )
+    settings = settings_of(model)
+    if settings is None:
+        raise ConversionError(
+            "transformers has no such model, only imported families and models/t5.1.0.gin, "
+            "t5.1.1.gin, gpt2.gin and llama.gin; export it with --format=safetensors"
+        )
+    values = {**settings.values, **special_ids(vocabulary)}
+    family = family_of(dataclasses.replace(settings, values=values))
+    file = GinFile(["A model that was trained here."])
+    file.include("defaults.gin")
+    family.write_gin(file)
+    padding = model.parameter("transformer.TokenEmbedding", "padding_id")
+    if padding:
+        file.bind("transformer.TokenEmbedding", {"padding_id": padding})
+    file.macro("VOCABULARY", reference("@data.IdVocabulary()"))
+    size = settings.integer("vocab_size")
+    file.bind("data.IdVocabulary", {"size": size, "pad_id": padding or 0})
+    generation = {n: values[n] for n in _SPECIAL_IDS if n in values}
+    files = {
+        name: (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+        for name, content in ((CONFIG, values), (GENERATION_CONFIG, generation))
+    }
+    shards = {SINGLE: {name: "F32" for row in family.table().rows for name in row.names}}
+    return Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False), file.text()
 
 
-def model_of_origin(origin: Origin) -> tuple[Settings, Family, TensorTable]:
-    """Returns a model's settings, family and tensor table."""
+def model_of_origin(origin: Origin) -> Family:
     settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
     family = family_of(settings)
-    if origin.copies.items() - family.ties(settings).items():
+    if origin.copies.items() - family.ties.items():
         raise ConversionError(
             f"the copies of tensors do not match {CONFIG}: import the model again"
         )
-    settings = dataclasses.replace(settings, tensors=settings.tensors - set(origin.copies))
-    return settings, family, family.table(settings)
+    tensors = settings.tensors - set(origin.copies)
+    return family_of(dataclasses.replace(settings, tensors=tensors))
 
 
 def export_folder(
@@ -192,8 +184,9 @@ def export_folder(
     Unchanged imported values keep their original bytes. Without `max_shard_bytes` the files are the
     origin's, or at most 50 GB. ConversionError if the configuration is another model's.
     """
-    settings, _, table = model_of_origin(origin)
-    table.check_names(settings.tensors, "the run")
+    family = model_of_origin(origin)
+    table = family.table()
+    table.check_names(family.settings.tensors, "the run")
     tensors = _tensors(table, values, origin)
     reuse = max_shard_bytes is None and origin.keeps_files
     if reuse:

@@ -31,63 +31,43 @@ _NEUTRAL: Mapping[str, Any] = {
     "renormalize_logits": False,
 }
 _NO_LIMIT = 1_000_000
-_TAKEN = ("max_length", "max_new_tokens", "num_beams", "num_return_sequences", "length_penalty")
-_TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p")
-# Processors: our class, its parameter, and the value without effect.
-_PROCESSORS: Mapping[str, tuple[str, str, Any]] = {
-    "repetition_penalty": ("decoding.RepetitionPenalty", "penalty", 1.0),
-    "no_repeat_ngram_size": ("decoding.NoRepeatNGram", "size", 0),
-    "min_length": ("decoding.MinLength", "length", 0),
-    "min_new_tokens": ("decoding.MinLength", "length", 0),
-}
+_TAKEN = (
+    *("max_length", "max_new_tokens", "num_beams", "num_return_sequences", "length_penalty"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens"),
+)
 # Processors of ids, in transformers' order.
 _OF_IDS: Mapping[str, str] = {
-    "bad_words_ids": "decoding.ForbiddenWords",
-    "forced_bos_token_id": "decoding.FirstIds",
-    "forced_eos_token_id": "decoding.LastIds",
-    "suppress_tokens": "decoding.ForbiddenIds",
-    "begin_suppress_tokens": "decoding.ForbiddenFirstIds",
-}
-_FILTERS: Mapping[str, tuple[str, str, Any]] = {
-    "min_p": ("decoding.MinP", "share", 0.0),
-    "typical_p": ("decoding.Typical", "share", 1.0),
+    "bad_words_ids": "ForbiddenWords",
+    "forced_bos_token_id": "FirstIds",
+    "forced_eos_token_id": "LastIds",
+    "suppress_tokens": "ForbiddenIds",
+    "begin_suppress_tokens": "ForbiddenFirstIds",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on omitted settings.
+    """Parameters for decoding by class, macros with comments, and notes on omitted settings."""
 
-    `controls` has the parameters of `decoding.Controls` and the classes that it names. `start_id`
-    is a decoder's first input, if config.json lacks it.
-    """
-
-    decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    search: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    controls: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    bindings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
-    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    start_id: int = 0
+    macros: Mapping[str, tuple[object, str]] = dataclasses.field(default_factory=dict)
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        if self.start_id:
-            file.bind("transformer.TokenEmbedding", {"start_id": self.start_id})
-        controls = {"controls": reference("@decoding.Controls()")} if self.controls else {}
-        search = {**self.search, **controls}
-        targets = {"experiment.Decoding": self.decoding, "decoding.Search": search}
-        for target, parameters in {**targets, **self.controls}.items():
-            if parameters:
-                file.bind(target, parameters)
+        for name, (value, comment) in self.macros.items():
+            file.macro(name, value, comment)
+        for target, parameters in self.bindings.items():
+            file.bind(target, parameters)
 
 
 def read_generation(folder: Folder, settings: Settings, end_id: int | None = None) -> Generation:
     """Reads the settings, in older folders from config.json; end_id: the vocabulary's."""
-    has_file = folder.has(GENERATION_CONFIG)
-    if has_file:
-        where = str(folder.path / GENERATION_CONFIG)
-        values = Settings(folder.json_of(GENERATION_CONFIG), where)
+    name = GENERATION_CONFIG if folder.has(GENERATION_CONFIG) else CONFIG
+    if name == GENERATION_CONFIG:
+        values = Settings(folder.json_of(name), str(folder.path / name))
     else:
-        names = (*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *_OF_IDS, *_NEUTRAL, "eos_token_id")
+        names = (*_TAKEN, *_OF_IDS, *_NEUTRAL, "eos_token_id")
         older = {name: settings.values[name] for name in names if name in settings.values}
         values = Settings(older, settings.where)
     is_answer = settings.flag("is_encoder_decoder", default=False)
@@ -97,21 +77,32 @@ def read_generation(folder: Folder, settings: Settings, end_id: int | None = Non
     if outputs > 1:
         decoding["num_outputs"] = min(outputs, values.integer("num_beams", 1))
     ids = _ids_by_setting(values, is_answer=is_answer)
-    controls = _controls(values, ids, is_answer=is_answer, draws="temperature" in search)
-    ends = _ends(values, end_id)
-    if ends:
-        controls["decoding.Controls"] = {**controls.get("decoding.Controls", {}), **ends}
-    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *ids, *_IGNORED}
+    processors = _processors(values, is_answer=is_answer)
+    processors |= {f"huggingface.{_OF_IDS[x]}": ids[x] for x in _OF_IDS if x in ids}
+    filters = _filters(values) if "temperature" in search else {}
+    parts = {"processors": processors, "filters": filters}
+    controls = {x: [reference(f"@{cls}()") for cls in y] for x, y in parts.items() if y}
+    controls |= _ends(values, end_id)
+    if controls:
+        search["controls"] = reference("@decoding.Controls()")
+    start = 0  # the decoder's first input, if config.json lacks it
+    if is_answer and settings.values.get("decoder_start_token_id") is None:
+        start = values.non_negative("decoder_start_token_id", 0)
+    bindings: dict[str, Mapping[str, Any]] = {
+        "transformer.TokenEmbedding": {"start_id": start} if start else {},
+        "experiment.Decoding": decoding,
+        "decoding.Search": search,
+        "decoding.Controls": controls,
+        **processors,
+        **filters,
+    }
+    known = {*_TAKEN, *ids, *_IGNORED}
     unknown = {n: x for n, x in values.values.items() if n not in known and x is not None}
-    omitted = [name for name, value in unknown.items() if value != _NEUTRAL.get(name)]
+    omitted = [x for x, value in unknown.items() if value != _NEUTRAL.get(x)]
     if omitted:
         notes.append(f"not supported in decoding, and left out: {', '.join(omitted)}"[:300])
-    name = GENERATION_CONFIG if has_file else CONFIG
-    start_id = 0
-    if is_answer and settings.values.get("decoder_start_token_id") is None:
-        start_id = values.non_negative("decoder_start_token_id", 0)
     lines = tuple(f"{name}: {note}" for note in notes)
-    return Generation(decoding, search, controls, lines, start_id=start_id)
+    return Generation({target: x for target, x in bindings.items() if x}, lines)
 
 
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
@@ -140,53 +131,43 @@ def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str,
         parameters["begin_suppress_tokens"]["position"] = 1
     parameters.pop("bad_words_ids", None)
     listed = values.values.get("bad_words_ids")
-    words = [word for word in listed if type(word) is list] if type(listed) is list else []
-    words = [end_ids({"word": word}, "word") for word in words]
+    words = (
+        [end_ids({"": x}, "") for x in listed if type(x) is list] if type(listed) is list else []
+    )
     ends = [[number] for number in end_ids(values.values)]
     words = [word for word in words if word and word not in ends]
-    if words:
-        parameters["bad_words_ids"] = {"words": words}
-    return parameters
+    return parameters | ({"bad_words_ids": {"words": words}} if words else {})
 
 
-def _controls(
-    values: Settings, ids: Mapping[str, dict[str, object]], *, is_answer: bool, draws: bool
-) -> dict[str, dict[str, object]]:
-    """Returns the parameters by class, `decoding.Controls` first."""
-    controls: dict[str, object] = {}
-    classes: dict[str, dict[str, object]] = {}
-    tables = {"processors": _PROCESSORS, "filters": _FILTERS if draws else {}}
-    for name, table in tables.items():
-        references = []
-        for setting, (target, parameter, neutral) in table.items():
-            read = values.number if isinstance(neutral, float) else values.non_negative
-            value = read(setting, neutral)
-            # min_new_tokens replaces min_length.
-            if value == neutral:
-                continue
-            if target not in classes:
-                references.append(reference(f"@{target}()"))
-            classes[target] = {parameter: value}
-            if setting == "min_length" and is_answer:
-                # It includes an answer's first id, and a continuation's prompt.
-                classes[target] = {parameter: max(value - 1, 0)}
-            elif setting == "min_length":
-                classes[target] = {parameter: value, "with_prompt": True}
-        if name == "processors":
-            for setting, target in _OF_IDS.items():
-                if setting in ids:
-                    references.append(reference(f"@{target}()"))
-                    classes[target] = ids[setting]
-        if references:
-            controls[name] = references
-    return {"decoding.Controls": controls, **classes} if controls else classes
+def _processors(values: Settings, *, is_answer: bool) -> dict[str, dict[str, object]]:
+    penalty = values.number("repetition_penalty", 1.0)
+    size = values.non_negative("no_repeat_ngram_size", 0)
+    length, new_tokens = (values.non_negative(f"min_{x}", 0) for x in ("length", "new_tokens"))
+    processors: dict[str, dict[str, object]] = {}
+    if penalty != 1.0:
+        processors["decoding.RepetitionPenalty"] = {"penalty": penalty}
+    if size:
+        processors["decoding.NoRepeatNGram"] = {"size": size}
+    if new_tokens:
+        processors["decoding.MinLength"] = {"length": new_tokens}
+    elif length and is_answer:  # with an answer's first id
+        processors["decoding.MinLength"] = {"length": length - 1}
+    elif length:  # with a continuation's prompt
+        processors["decoding.MinLength"] = {"length": length, "with_prompt": True}
+    return processors
 
 
-def _ends(values: Settings, end_id: int | None) -> dict[str, object]:
+def _filters(values: Settings) -> dict[str, dict[str, object]]:
+    shares = {"MinP": values.number("min_p", 0.0), "Typical": values.number("typical_p", 1.0)}
+    neutral = {"MinP": 0.0, "Typical": 1.0}
+    return {f"decoding.{x}": {"share": y} for x, y in shares.items() if y != neutral[x]}
+
+
+def _ends(values: Settings, end_id: int | None) -> dict[str, Any]:
     """Returns the parameters of `decoding.Controls` for ends."""
     ends = list(dict.fromkeys(end_ids(values.values)))
     further = [number for number in ends if number != end_id]
-    parameters: dict[str, object] = {"end_ids": further} if further else {}
+    parameters: dict[str, Any] = {"end_ids": further} if further else {}
     if end_id is not None and end_id not in ends:
         parameters["vocabulary_end"] = False
     return parameters

@@ -38,19 +38,19 @@ def read_folder(path: pathlib.Path) -> Imported:
         raise unreadable_error(path)
     folder = Folder(path)
     if not folder.has(CONFIG):
-        _ = folder.shards  # unreadable weights are the clearer error
+        _ = folder.headers  # unreadable weights are the clearer error
     settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
     family = family_of(settings)
-    copies = _copies(folder, family.ties(settings))
+    copies = _copies(folder, family.ties)
     settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
-    table = family.table(settings)
-    processors = family.processors(folder, settings)
-    notes = [note for part in processors for note in part.notes] + [*family.notes(settings)]
+    family = family_of(settings)
+    table, processors = family.table(), family.processors(folder)
+    notes = [note for part in processors for note in part.notes] + [*family.notes]
     code = [name for name in _CODE if name in settings.values]
     if code:
         notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
     # First, since its errors name settings.
-    config = functools.partial(_config, folder, settings, family, processors)
+    config = functools.partial(_config, folder, family, processors)
     config(path)
     table.check_names(settings.tensors, path)
     for name in (name for row in table.rows for name in row.names):
@@ -59,7 +59,7 @@ def read_folder(path: pathlib.Path) -> Imported:
             raise ConversionError(
                 f"{path}: {name} has type {dtype}: convert it to one of {', '.join(FLOATS)} first"
             )
-    origin = origin_of(folder, table, processors, copies)
+    origin = origin_of(folder, table, copies)
     return Imported(
         config,
         functools.partial(_values, folder, table),
@@ -70,21 +70,17 @@ def read_folder(path: pathlib.Path) -> Imported:
 
 
 def _config(
-    folder: Folder,
-    settings: Settings,
-    family: Family,
-    processors: Sequence[Processor],
-    directory: pathlib.Path,
+    folder: Folder, family: Family, processors: Sequence[Processor], directory: pathlib.Path
 ) -> str:
     header = [
-        *(f"{family.title(settings)}, imported from {folder.path}.", ""),
+        *(f"{family.name}, imported from {folder.path}.", ""),
         f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
         "               --gin_file=... --model_dir=...",
     ]
     file = GinFile(header)
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
-    family.write_gin(settings, file)
+    family.write_gin(file)
     for processor in processors:
         processor.write_gin(file, directory)
     return file.text()

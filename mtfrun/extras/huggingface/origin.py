@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ import numpy as np
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape, is_directory, is_plain_name
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.extras.huggingface.family import Processor
 from mtfrun.extras.huggingface.safetensors_file import DTYPES, INDEX, file_content
 from mtfrun.extras.huggingface.tables.folder import CONFIG, Folder
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
@@ -81,15 +80,13 @@ class Origin:
         return files
 
 
-def origin_of(
-    folder: Folder, table: TensorTable, processors: Sequence[Processor], copies: Mapping[str, str]
-) -> Origin:
+def origin_of(folder: Folder, table: TensorTable, copies: Mapping[str, str]) -> Origin:
     shards = {
-        name: {tensor: stored.dtype for tensor, stored in tensors.items()}
-        for name, tensors in folder.shards.items()
+        name: {tensor: stored.dtype for tensor, stored in header.tensors.items()}
+        for name, header in folder.headers.items()
     }
-    files = {name: x for processor in processors for name, x in processor.files.items()}
-    files |= {name: folder.bytes_of(name) for name in MODEL_FILES if folder.has(name)}
+    names = (*TOKENIZER_FILES, *MODEL_FILES)
+    files = {name: folder.bytes_of(name) for name in names if folder.has(name)}
     kept = {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)}
     path = escape(str(folder.path))
     return Origin(shards, folder.metadata, copies, files, kept, path=path)

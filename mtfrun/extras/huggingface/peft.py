@@ -244,10 +244,10 @@ def _alpha(settings: Settings, module: str) -> float:
 
 def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
     """Returns the modules with kernels by transformers' names."""
-    settings, family, table = model_of_origin(origin)
+    family = model_of_origin(origin)
     variables = model.named_variables()
     modules = {}
-    for row in table.rows:
+    for row in family.table().rows:
         kernels = [variables[path] for path in row.paths if path in variables]
         transform = row.transform
         if isinstance(transform, Joined) and transform.heads == 1:
@@ -264,7 +264,7 @@ def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
         if isinstance(transform, VocabularyRows):
             outputs = transform.size
         num_inputs = math.prod(mtf.Shape(inputs[0]).to_integer_list)
-        modules[family.module_of(row.names[0], settings)] = _Module(row.paths, num_inputs, outputs)
+        modules[family.module_of(row.names[0])] = _Module(row.paths, num_inputs, outputs)
     return modules
 
 

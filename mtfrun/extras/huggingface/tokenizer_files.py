@@ -11,12 +11,11 @@ from mtfrun.data import ByteVocabulary, IdVocabulary, SentencePieceVocabulary, V
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.origin import Origin
 from mtfrun.extras.huggingface.tables.folder import CONFIG, GENERATION_CONFIG
-from mtfrun.extras.huggingface.tokenizers.sentencepiece_json import sentencepiece_json
+from mtfrun.extras.huggingface.tokenizers.sentencepiece_json import added_token, sentencepiece_json
 from mtfrun.extras.huggingface.tokenizers.tokenizer import (
     SPECIAL_TOKENS_MAP,
     TOKENIZER,
     TOKENIZER_CONFIG,
-    tokens_of,
 )
 from mtfrun.extras.huggingface.tokenizers.vocabulary import BYTE_LEVEL, HuggingFaceVocabulary
 from mtfrun.rundir.copied_files import TOKENIZER_FILES
@@ -119,13 +118,7 @@ def _(vocabulary: ByteVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
     by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
     tokenizer = {
         "version": "1.0",
-        "added_tokens": [
-            {
-                **{"id": number, "content": name, "special": True, "normalized": False},
-                **dict.fromkeys(("single_word", "lstrip", "rstrip"), False),
-            }
-            for number, name in tokens.items()
-        ],
+        "added_tokens": [added_token(*token, special=True) for token in tokens.items()],
         "pre_tokenizer": {**by_bytes, "use_regex": False},
         "decoder": {**by_bytes, "use_regex": False},
         "model": {"type": "BPE", "vocab": vocab, "merges": []},
@@ -140,16 +133,18 @@ def _files(
     *,
     ends_texts: bool,
 ) -> dict[str, bytes]:
-    tokens = tokens_of(tokenizer)
+    model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
+    if isinstance(model["vocab"], list):  # pairs of a piece and its score
+        tokens = {number: piece for number, (piece, _) in enumerate(model["vocab"])}
+    else:
+        tokens = {number: token for token, number in model["vocab"].items()}
+    tokens |= {token["id"]: token["content"] for token in added}
     begin = vocabulary.encode("").tolist()
     end = [vocabulary.end_id] if ends_texts else []
     tokenizer = {**tokenizer, "post_processor": _template(begin, end, tokens)}
-    model = tokenizer["model"]
-    added = {token["id"] for token in tokenizer.get("added_tokens") or [] if token.get("special")}
     has_unknown = model.get("unk_token") is not None or model.get("unk_id") is not None
-    special = _special(
-        vocabulary, tokens, has_unknown=has_unknown and vocabulary.unknown_id in added
-    )
+    is_special = any(x["id"] == vocabulary.unknown_id and x.get("special") for x in added)
+    special = _special(vocabulary, tokens, has_unknown=has_unknown and is_special)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **special,

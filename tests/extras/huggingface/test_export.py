@@ -11,8 +11,8 @@ import pytest
 import mtfrun
 from mtfrun.experiment.conversion import values_of_run
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.extras.huggingface.family import ModelDescription
 from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.extras.huggingface.trained_models import ModelDescription
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
     error_line,
@@ -41,7 +41,7 @@ def test_safetensors_hold_all_variables_by_path(
     values = values_of_run(RunDirectory(language_model_run)).values
     for name in ("all", "parts"):
         folder = Folder(tmp_path / name)
-        assert (len(folder.shards) == 1) == (name == "all")
+        assert (len(folder.headers) == 1) == (name == "all")
         assert folder.tensors.keys() == values.keys()
         for path, value in values.items():
             np.testing.assert_array_equal(folder.tensors[path].read(), value)
@@ -80,7 +80,7 @@ def test_other_data_make_no_other_model() -> None:
         *("huggingface.HuggingFaceVocabulary", "huggingface.HuggingFaceDataset"),
         *("text_tasks.LabelVocabulary", "text_tasks.TextPairs", "text_tasks.WordLabels"),
         *("text_tasks.TextClassificationData", "text_tasks.TokenClassificationData"),
-        *("data.Task", "vision.RandAugment"),
+        *("data.Task", "vision.RandAugment", "huggingface.FirstIds"),
     )
     models = [ModelDescription({f"a/{x}": {"b": i} for x in data}, {}, {}) for i in range(2)]
     models[0].check_computes_as(models[1], "the imported model")

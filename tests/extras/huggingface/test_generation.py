@@ -76,8 +76,9 @@ def test_settings_of_decoding_are_taken_over(
     decoding: dict[str, object],
     search: dict[str, object],
 ) -> None:
+    expected = {"experiment.Decoding": decoding, "decoding.Search": search}
     generation = _read(tmp_path, config, values)
-    assert generation == Generation(decoding, search)
+    assert generation == Generation({name: x for name, x in expected.items() if x})
 
 
 @pytest.mark.parametrize(
@@ -133,18 +134,18 @@ def test_settings_of_decoding_are_taken_over(
             {
                 "decoding.Controls": {
                     "processors": [
-                        reference("@decoding.ForbiddenWords()"),
-                        reference("@decoding.FirstIds()"),
-                        reference("@decoding.LastIds()"),
-                        reference("@decoding.ForbiddenIds()"),
-                        reference("@decoding.ForbiddenFirstIds()"),
+                        reference("@huggingface.ForbiddenWords()"),
+                        reference("@huggingface.FirstIds()"),
+                        reference("@huggingface.LastIds()"),
+                        reference("@huggingface.ForbiddenIds()"),
+                        reference("@huggingface.ForbiddenFirstIds()"),
                     ]
                 },
-                "decoding.ForbiddenWords": {"words": [[5], [9, 3]]},
-                "decoding.ForbiddenIds": {"ids": [8]},
-                "decoding.ForbiddenFirstIds": {"ids": [4, 2], "position": 1},
-                "decoding.FirstIds": {"ids": [0]},
-                "decoding.LastIds": {"ids": [2, 7]},
+                "huggingface.ForbiddenWords": {"words": [[5], [9, 3]]},
+                "huggingface.ForbiddenIds": {"ids": [8]},
+                "huggingface.ForbiddenFirstIds": {"ids": [4, 2], "position": 1},
+                "huggingface.FirstIds": {"ids": [0]},
+                "huggingface.LastIds": {"ids": [2, 7]},
             },
         ),
     ],
@@ -155,7 +156,10 @@ def test_controls_are_taken_over(
     values: dict[str, Any],
     controls: dict[str, dict[str, object]],
 ) -> None:
-    assert _read(tmp_path, config, values).controls == controls
+    bindings = _read(tmp_path, config, values).bindings
+    assert bindings.items() >= controls.items()
+    assert set(bindings) == {"decoding.Search", *controls}
+    assert bindings["decoding.Search"]["controls"] == reference("@decoding.Controls()")
 
 
 @pytest.mark.parametrize(
@@ -181,12 +185,12 @@ def test_outputs_end_with_the_ids_of_generation_config_or_else_of_config(
         (tmp_path / "generation_config.json").write_text(json.dumps(values))
     settings = Settings({**CONTINUES, **config})
     generation = read_generation(Folder(tmp_path), settings, end_id=2)
-    assert generation.controls == {"decoding.Controls": controls}
+    assert generation.bindings["decoding.Controls"] == controls
 
 
 def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) -> None:
     generation = _read(tmp_path, {**CONTINUES, "num_beams": 2, "length_penalty": 0.0}, None)
-    assert generation == Generation({}, {"beam_size": 2, "alpha": 0.0})
+    assert generation == Generation({"decoding.Search": {"beam_size": 2, "alpha": 0.0}})
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.extras.huggingface.imported_models import (
     cast_folder,
     exported,
     imported_folder,
-    run_program,
+    logits_of_transformers,
 )
 from tests.layouts import assert_close
 
@@ -41,7 +41,6 @@ SMALL = [
     *("qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3"),
 ]
 MESH = "data:2,model:2"
-PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -50,7 +49,7 @@ def test_tensors_become_variables_and_these_the_same_tensors(
 ) -> None:
     folder = Folder(FOLDERS / name)
     settings = Settings(folder.config, name, frozenset(folder.tensors))
-    table = family_of(settings).table(settings)
+    table = family_of(settings).table()
     (tmp_path / "config.gin").write_text(read_folder(folder.path).config(tmp_path))
     config.parse([str(tmp_path / "config.gin")], [], roots=ROOTS)
     with mtf.planned_meshes():
@@ -170,7 +169,9 @@ def test_transformers_loads_an_exported_folder(import_once: Callable[[str], Impo
     model = import_once("mixtral")
     target = exported(model, "--max_shard_size=50KB")
     assert_same_tensors(target, model.folder)
-    run_program(PROGRAM, "logits", target, model.folder / "case.npz")
+    features = {"input_ids": model.case["inputs"]}
+    logits = logits_of_transformers(target, features, "AutoModelForCausalLM")
+    assert_close(logits, model.case["logits"], LOGITS_TOLERANCE)
 
 
 def _text(ids: np.ndarray) -> bytes:

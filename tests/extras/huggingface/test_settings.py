@@ -10,7 +10,7 @@ import pytest
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.families.encoder_decoders.t5 import SOFTMAX
-from mtfrun.extras.huggingface.families.encoders.tasks import is_headless
+from mtfrun.extras.huggingface.families.encoders.bert import Bert
 from mtfrun.extras.huggingface.families.registry import family_of
 from mtfrun.extras.huggingface.family import Blocks
 from mtfrun.extras.huggingface.importer import read_folder
@@ -71,8 +71,8 @@ WITH_SOFTMAX = frozenset([SOFTMAX, *map(str, range(8))])
 
 def _gin(values: dict[str, Any], tensors: frozenset[str] = frozenset()) -> str:
     """Returns the text of the gin file of a configuration."""
-    settings, file = Settings(values, tensors=tensors), GinFile(["A model."])
-    family_of(settings).write_gin(settings, file)
+    file = GinFile(["A model."])
+    family_of(Settings(values, tensors=tensors)).write_gin(file)
     return file.text()
 
 
@@ -332,7 +332,7 @@ def test_sizes_that_no_tensor_has_cost_no_memory() -> None:
     ):
         settings = Settings(values, tensors=WITH_SOFTMAX)
         with cpu_limit(CPU_SECS), contextlib.suppress(ConversionError):
-            family_of(settings).table(settings)
+            family_of(settings).table()
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,8 @@ def test_a_note_says_that_no_token_is_dropped() -> None:
     ],
 )
 def test_tensors_without_a_prefix_are_a_model_without_a_head(tensor: str, is_alone: bool) -> None:
-    assert is_headless(Settings(BERT, tensors=frozenset({tensor}))) == is_alone
+    family = family_of(Settings({**BERT, "num_hidden_layers": 1}, tensors=frozenset({tensor})))
+    assert isinstance(family, Bert) and family.is_headless == is_alone
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,22 +22,11 @@ from mtfrun.extras.huggingface.family import (
     Family,
     Processor,
     names_of_labels,
-    write_sizes,
     write_training_images,
 )
 from mtfrun.extras.huggingface.tables.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import (
-    OneRow,
-    Permuted,
-    Row,
-    Same,
-    TensorTable,
-    attention_rows,
-    dense_rows,
-    feed_forward_rows,
-    norm_rows,
-)
+from mtfrun.extras.huggingface.tables.tensor_table import SAME, OneRow, Permuted, TensorTable
 
 # Pixels from 0 to 255 become numbers from -1 to 1, as in transformers' default for ViT.
 _MIDDLE = 127.5
@@ -60,139 +49,147 @@ _LARGEST_CROPPED = 384
 class ImageFamily(Family):
     """Classifiers of images."""
 
-    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        return [read_image_processor(folder, settings.integer("num_channels", 3))]
+    def processors(self, folder: Folder) -> Sequence[Processor]:
+        return [read_image_processor(folder, self.settings.integer("num_channels", 3))]
 
-
-def _write_image_data(settings: Settings, file: GinFile) -> None:
-    """Adds the macro for images, and the classes and channels without images."""
-    write_training_images(file)
-    channels = settings.integer("num_channels", 3)
-    file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
+    def write_data(self, file: GinFile) -> None:
+        """Adds the macro for images, and the classes and channels without images."""
+        write_training_images(file)
+        channels = self.settings.integer("num_channels", 3)
+        labels = names_of_labels(self.settings)
+        file.bind("data.NoImages", {"labels": labels, "channels": channels})
 
 
 class _Stages(ImageFamily):
     """`default_depths` and `default_widths` are the configuration's defaults."""
 
-    default_depths: ClassVar[Sequence[int]]
-    default_widths: ClassVar[Sequence[int]]
+    default_depths: Sequence[int]
+    default_widths: Sequence[int]
 
-    def depths(self, settings: Settings) -> list[int]:
-        depths = settings.integers("depths", self.default_depths)
-        if settings.tensors and sum(depths) > len(settings.tensors):
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        self.depths = settings.integers("depths", self.default_depths)
+        self.widths = settings.integers("hidden_sizes", self.default_widths)
+        if settings.tensors and sum(self.depths) > len(settings.tensors):
             raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
-        return depths
-
-    def widths(self, settings: Settings) -> list[int]:
-        widths = settings.integers("hidden_sizes", self.default_widths)
-        if len(widths) != len(self.depths(settings)):
+        if len(self.widths) != len(self.depths):
             raise settings.error("hidden_sizes", "must have as many numbers as depths")
-        return widths
 
 
 class ResNet(_Stages):
     default_depths = (3, 4, 6, 3)
     default_widths = (256, 512, 1024, 2048)
 
-    def title(self, settings: Settings) -> str:
-        layers = sum(self.depths(settings)) * (3 if _is_bottleneck(settings) else 2)
-        return f"{self.name}-{layers + 2}"
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        settings.require("layer_type", "basic", "bottleneck")
+        self.is_bottleneck = settings.text("layer_type", "bottleneck") == "bottleneck"
+        strides = settings.flag("downsample_in_first_stage", default=False)
+        self.first_stride = 2 if strides else 1
+        self.stem_width = settings.integer("embedding_size", 64)
+        self.name += f"-{sum(self.depths) * (3 if self.is_bottleneck else 2) + 2}"
 
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        settings.require("hidden_act", "relu")
-        widths, block = self.widths(settings), "BasicBlock"
-        if _is_bottleneck(settings):
-            strides_first = settings.flag("downsample_in_bottleneck", default=False)
+    def write_gin(self, file: GinFile) -> None:
+        self.settings.require("hidden_act", "relu")
+        widths, block = self.widths, "BasicBlock"
+        if self.is_bottleneck:
+            strides_first = self.settings.flag("downsample_in_bottleneck", default=False)
             block = "StridedFirstBottleneckBlock" if strides_first else "BottleneckBlock"
             if any(width % _EXPANSION for width in widths):
                 problem = f"must be multiples of {_EXPANSION}, for bottlenecks"
-                raise settings.error("hidden_sizes", problem)
+                raise self.settings.error("hidden_sizes", problem)
             widths = [width // _EXPANSION for width in widths]
         file.include("models/resnet.gin")
         file.gap()
         file.macro("BLOCK", reference(f"@resnet.{block}"))
         file.macro("STEM", reference("@resnet.LargeImageStem"))
-        file.macro("STAGE_SIZES", self.depths(settings))
+        file.macro("STAGE_SIZES", self.depths)
         file.macro("WIDTHS", widths)
         file.gap()
-        backbone = {"stem_width": settings.integer("embedding_size", 64)}
-        if settings.flag("downsample_in_first_stage", default=False):
-            backbone["first_stride"] = 2
-        file.bind("resnet.Backbone", backbone)
+        file.bind("resnet.Backbone", {"stem_width": self.stem_width})
+        if self.first_stride != 1:
+            file.bind("resnet.Backbone", {"first_stride": self.first_stride})
         file.bind("layers.BatchNorm", _NORM, comment="as in torch")
-        _write_image_data(settings, file)
+        self.write_data(file)
 
-    def table(self, settings: Settings) -> TensorTable:
-        rows = list(_convolution_and_norm("resnet.embedder.embedder", "stem/convolution"))
-        channels = settings.integer("embedding_size", 64)
-        stride = 2 if settings.flag("downsample_in_first_stage", default=False) else 1
-        convolutions = 3 if _is_bottleneck(settings) else 2
-        stages = zip(self.depths(settings), self.widths(settings), strict=True)
-        for stage, (depth, width) in enumerate(stages):
+    def table(self) -> TensorTable:
+        table = TensorTable()
+        table.keep(_COUNTERS)
+        _add_convolution_and_norm(table, "resnet.embedder.embedder", "stem/convolution")
+        channels, stride = self.stem_width, self.first_stride
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for block in range(depth):
                 theirs = f"resnet.encoder.stages.{stage}.layers.{block}"
                 ours = f"stages/{stage}/{block}"
                 if block == 0 and (channels != width or stride != 1):
-                    rows += _convolution_and_norm(f"{theirs}.shortcut", f"{ours}/shortcut")
-                for i in range(convolutions):
-                    rows += _convolution_and_norm(f"{theirs}.layer.{i}", f"{ours}/convolutions/{i}")
+                    _add_convolution_and_norm(table, f"{theirs}.shortcut", f"{ours}/shortcut")
+                for i in range(3 if self.is_bottleneck else 2):
+                    name, path = f"{theirs}.layer.{i}", f"{ours}/convolutions/{i}"
+                    _add_convolution_and_norm(table, name, path)
             channels, stride = width, 2
-        rows += dense_rows("classifier.1", "softmax")
-        return TensorTable(rows, [_COUNTERS])
+        table.dense("classifier.1", "softmax")
+        return table
 
 
-def _is_bottleneck(settings: Settings) -> bool:
-    settings.require("layer_type", "basic", "bottleneck")
-    return settings.text("layer_type", "bottleneck") == "bottleneck"
-
-
-def _convolution_and_norm(theirs: str, ours: str) -> Iterator[Row]:
-    yield Row(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER)
+def _add_convolution_and_norm(table: TensorTable, theirs: str, ours: str) -> None:
+    table.add(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER)
     norm, path = f"{theirs}.normalization", f"{ours}/norm"
-    yield from norm_rows(norm, path)
-    yield Row(f"{norm}.running_mean", f"{path}/moving_mean", Same())
-    yield Row(f"{norm}.running_var", f"{path}/moving_variance", Same())
+    table.norm(norm, path)
+    table.add(f"{norm}.running_mean", f"{path}/moving_mean")
+    table.add(f"{norm}.running_var", f"{path}/moving_variance")
 
 
 class ConvNext(_Stages):
     default_depths = (3, 3, 9, 3)
     default_widths = (96, 192, 384, 768)
 
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        number = len(self.depths)
+        if settings.integer("num_stages", number) != number:
+            raise settings.error("num_stages", f"must be {number}, the number of depths")
+        initial = settings.number("layer_scale_init_value", 1e-6)
+        self.layer_scale = initial if initial > 0 else None
+
+    def write_gin(self, file: GinFile) -> None:
+        settings = self.settings
         file.include("extras/vision/models/convnext.gin")
         file.gap()
-        file.macro("STAGE_SIZES", self.depths(settings))
-        file.macro("WIDTHS", self.widths(settings))
+        file.macro("STAGE_SIZES", self.depths)
+        file.macro("WIDTHS", self.widths)
         file.macro("PATCH_SIZE", settings.integer("patch_size", 4))
         file.macro("DROP_RATE", settings.number("drop_path_rate", 0.0))
-        file.macro("LAYER_SCALE", _layer_scale(settings))
+        file.macro("LAYER_SCALE", self.layer_scale)
         file.macro("FINAL_NORM_EPSILON", settings.number("layer_norm_eps", 1e-12))
         function = settings.activation("hidden_act", "gelu")
         file.bind("vision.ConvNextBlock", {"activation": function})
         file.gap()
-        _write_image_data(settings, file)
+        self.write_data(file)
 
-    def depths(self, settings: Settings) -> list[int]:
-        depths = super().depths(settings)
-        if settings.integer("num_stages", len(depths)) != len(depths):
-            raise settings.error("num_stages", f"must be {len(depths)}, the number of depths")
-        return depths
-
-    def table(self, settings: Settings) -> TensorTable:
-        patches = "convnext.embeddings.patch_embeddings"
-        rows = [*_convolution(patches, "patches")]
-        rows += norm_rows("convnext.embeddings.layernorm", "patch_norm")
-        for stage, depth in enumerate(self.depths(settings)):
+    def table(self) -> TensorTable:
+        table = TensorTable()
+        _add_convolution(table, "convnext.embeddings.patch_embeddings", "patches")
+        table.norm("convnext.embeddings.layernorm", "patch_norm")
+        for stage, depth in enumerate(self.depths):
             theirs = f"convnext.encoder.stages.{stage}"
             if stage:
                 ours = f"downsampling/{stage - 1}"
-                rows += norm_rows(f"{theirs}.downsampling_layer.0", f"{ours}/norm")
-                rows += _convolution(f"{theirs}.downsampling_layer.1", f"{ours}/convolution")
+                table.norm(f"{theirs}.downsampling_layer.0", f"{ours}/norm")
+                _add_convolution(table, f"{theirs}.downsampling_layer.1", f"{ours}/convolution")
             for block in range(depth):
-                rows += _block(settings, f"{theirs}.layers.{block}", f"stages/{stage}/{block}")
-        rows += norm_rows("convnext.layernorm", "final_norm")
-        rows += dense_rows("classifier", "softmax")
-        return TensorTable(rows)
+                self.add_block(table, f"{theirs}.layers.{block}", f"stages/{stage}/{block}")
+        table.norm("convnext.layernorm", "final_norm")
+        table.dense("classifier", "softmax")
+        return table
+
+    def add_block(self, table: TensorTable, theirs: str, ours: str) -> None:
+        filters = _DepthwiseFilter(_FILTER.axes)
+        _add_convolution(table, f"{theirs}.dwconv", f"{ours}/depthwise", filters)
+        table.norm(f"{theirs}.layernorm", f"{ours}/norm")
+        table.dense(f"{theirs}.pwconv1", f"{ours}/expand")
+        table.dense(f"{theirs}.pwconv2", f"{ours}/project")
+        if self.layer_scale is not None:
+            table.add(f"{theirs}.layer_scale_parameter", f"{ours}/layer_scale")
 
 
 class _DepthwiseFilter(Permuted):
@@ -202,88 +199,69 @@ class _DepthwiseFilter(Permuted):
         return super().theirs(value[:, :, np.newaxis])
 
 
-def _convolution(theirs: str, ours: str, form: Permuted = _FILTER) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/kernel", form)
-    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
-
-
-def _block(settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-    yield from _convolution(f"{theirs}.dwconv", f"{ours}/depthwise", _DepthwiseFilter(_FILTER.axes))
-    yield from norm_rows(f"{theirs}.layernorm", f"{ours}/norm")
-    yield from dense_rows(f"{theirs}.pwconv1", f"{ours}/expand")
-    yield from dense_rows(f"{theirs}.pwconv2", f"{ours}/project")
-    if _layer_scale(settings) is not None:
-        yield Row(f"{theirs}.layer_scale_parameter", f"{ours}/layer_scale", Same())
-
-
-def _layer_scale(settings: Settings) -> float | None:
-    initial = settings.number("layer_scale_init_value", 1e-6)
-    return initial if initial > 0 else None
+def _add_convolution(table: TensorTable, theirs: str, ours: str, form: Permuted = _FILTER) -> None:
+    table.add(f"{theirs}.weight", f"{ours}/kernel", form)
+    table.add(f"{theirs}.bias", f"{ours}/bias")
 
 
 class ViT(ImageFamily):
-    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        size = settings.integer("image_size", 224)
-        processor = read_image_processor(folder, settings.integer("num_channels", 3))
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        number = settings.count("num_hidden_layers", 12)
+        self.blocks = Blocks([LAYERS] * number, "encoder_stack")
+        self.has_bias = settings.flag("qkv_bias", default=True)
+
+    def processors(self, folder: Folder) -> Sequence[Processor]:
+        size = self.settings.integer("image_size", 224)
+        processor = read_image_processor(folder, self.settings.integer("num_channels", 3))
         if not folder.has(PREPROCESSOR_CONFIG):
             processor = dataclasses.replace(
                 processor, size=size, resize=size, mean=_MIDDLE, stddev=_MIDDLE
             )
         if processor.size != size:
             problem = f"is another size than the {processor.size} of {PREPROCESSOR_CONFIG}"
-            raise settings.error("image_size", problem)
+            raise self.settings.error("image_size", problem)
         return [processor]
 
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        width, d_ff = (
-            settings.integer("hidden_size", 768),
-            settings.integer("intermediate_size", 3072),
-        )
+    def write_gin(self, file: GinFile) -> None:
+        settings = self.settings
         size, patch_size = settings.integer("image_size", 224), settings.integer("patch_size", 16)
         if size % patch_size:
             raise settings.error("patch_size", f"must divide {size}, the size of images")
         file.include("extras/vision/models/vit.gin")
         file.gap()
-        self.blocks(settings).write_gin(file, LAYERS)
-        write_sizes(settings, file, width, d_ff, ("num_attention_heads", 12))
+        self.blocks.write_gin(file, LAYERS)
+        width, d_ff = ("hidden_size", 768), ("intermediate_size", 3072)
+        self.write_sizes(file, width, d_ff, ("num_attention_heads", 12))
         file.macro("PATCH_SIZE", patch_size)
         file.macro("NORM_EPSILON", settings.number("layer_norm_eps", 1e-12))
         file.macro("DROPOUT_RATE", settings.number("hidden_dropout_prob", 0.0))
         file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_probs_dropout_prob", 0.0))
         function = settings.activation("hidden_act", "gelu")
         file.bind("transformer.FeedForward", {"activation": function})
-        if not settings.flag("qkv_bias", default=True):
+        if not self.has_bias:
             file.bind("transformer.AttentionHeads", {"use_bias": False})
         file.gap()
-        _write_image_data(settings, file)
+        self.write_data(file)
 
-    def table(self, settings: Settings) -> TensorTable:
-        embeddings, blocks = "vit.embeddings", self.blocks(settings)
-        projection = f"{embeddings}.patch_embeddings.projection"
-        rows = [
-            Row(f"{embeddings}.cls_token", "first", OneRow(Same())),
-            Row(f"{embeddings}.position_embeddings", "position/table", OneRow(Same())),
-            *_convolution(projection, "patches"),
-        ]
-        for layer in range(len(blocks.layers)):
-            theirs, paths = f"vit.encoder.layer.{layer}", blocks.paths(layer)
-            modules = [f"attention.attention.{name}" for name in ("query", "key", "value")]
-            rows += attention_rows(
-                [f"{theirs}.{name}" for name in (*modules, "attention.output.dense")],
-                f"{paths[0]}/layer/attention",
-                use_bias=settings.flag("qkv_bias", default=True),
-            )
+    def table(self) -> TensorTable:
+        table = TensorTable()
+        table.keep(r"vit\.pooler\..*", r"vit\.embeddings\.mask_token")  # of other heads
+        table.add("vit.embeddings.cls_token", "first", OneRow(SAME))
+        table.add("vit.embeddings.position_embeddings", "position/table", OneRow(SAME))
+        _add_convolution(table, "vit.embeddings.patch_embeddings.projection", "patches")
+        for layer in range(len(self.blocks.layers)):
+            theirs, paths = f"vit.encoder.layer.{layer}", self.blocks.paths(layer)
+            modules = [f"{theirs}.attention.attention.{x}" for x in ("query", "key", "value")]
+            modules.append(f"{theirs}.attention.output.dense")
+            table.attention(modules, f"{paths[0]}/layer/attention", biases=(self.has_bias, True))
             maps = [f"{theirs}.{name}.dense" for name in ("intermediate", "output")]
-            rows += feed_forward_rows(maps, f"{paths[1]}/layer")
+            table.feed_forward(maps, f"{paths[1]}/layer")
             for name, path in zip(("before", "after"), paths, strict=True):
-                rows += norm_rows(f"{theirs}.layernorm_{name}", f"{path}/norm")
-        rows += norm_rows("vit.layernorm", "encoder_stack/final_norm")
-        rows += dense_rows("classifier", "softmax")
-        # Of other heads.
-        return TensorTable(rows, [r"vit\.pooler\..*", r"vit\.embeddings\.mask_token"])
-
-    def blocks(self, settings: Settings) -> Blocks:
-        return Blocks([LAYERS] * settings.count("num_hidden_layers", 12), "encoder_stack")
+                table.norm(f"{theirs}.layernorm_{name}", f"{path}/norm")
+        table.norm("vit.layernorm", "encoder_stack/final_norm")
+        table.dense("classifier", "softmax")
+        return table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +273,6 @@ class ImageProcessor:
     mean: Sequence[float] | float
     stddev: Sequence[float] | float
     notes: Sequence[str] = ()
-    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         file.macro("IMAGE_SIZE", self.size)

@@ -76,27 +76,23 @@ class Folder:
         return self.json_of(CONFIG)
 
     @functools.cached_property
-    def shards(self) -> Mapping[str, Mapping[str, StoredTensor]]:
-        """The unread tensors by file and name."""
-        return {name: header.tensors for name, header in self._headers.items()}
-
-    @functools.cached_property
     def tensors(self) -> Mapping[str, StoredTensor]:
         tensors: dict[str, StoredTensor] = {}
-        for stored in self.shards.values():
-            for name, tensor in stored.items():
+        for header in self.headers.values():
+            for name, tensor in header.tensors.items():
                 if name in tensors:
                     raise ConversionError(f"{tensors[name].file} and {tensor.file} have {name}")
                 tensors[name] = tensor
         return tensors
 
-    @functools.cached_property
+    @property
     def metadata(self) -> Mapping[str, str]:
         """The texts in the first weights file's header."""
-        return next(iter(self._headers.values())).metadata
+        return next(iter(self.headers.values())).metadata
 
     @functools.cached_property
-    def _headers(self) -> dict[str, Header]:
+    def headers(self) -> Mapping[str, Header]:
+        """The headers of the weights files, by name."""
         if not self.has(INDEX):
             return {SINGLE: self._header(self._single())}
         weight_map = self.json_of(INDEX).get("weight_map")

@@ -95,23 +95,20 @@ class Rotary:
         return self.parameters.text("rope_type", self.parameters.text("type", "default"))
 
     def _scaling(self, kind: str) -> dict[str, Any]:
-        parameters = self.parameters
-        if kind == "dynamic":
-            length = self.settings.integer("max_position_embeddings")
-            return {"factor": parameters.number("factor"), "original_length": length}
-        if kind == "linear":
-            return {"factor": parameters.number("factor")}
+        parameters, arguments = self.parameters, dict[str, Any]()
+        if kind in ("linear", "dynamic", "llama3"):
+            arguments["factor"] = parameters.number("factor")
+            if kind == "llama3":
+                for name in ("low", "high"):
+                    arguments[f"{name}_frequency_factor"] = parameters.number(f"{name}_freq_factor")
+                arguments["original_length"] = self._original_length()
+            elif kind == "dynamic":
+                arguments["original_length"] = self.settings.integer("max_position_embeddings")
+            return arguments
         length = self._original_length()
-        if kind == "llama3":
-            return {
-                "factor": parameters.number("factor"),
-                "low_frequency_factor": parameters.number("low_freq_factor"),
-                "high_frequency_factor": parameters.number("high_freq_factor"),
-                "original_length": length,
-            }
         longest = self.settings.optional_integer("max_position_embeddings") or length
         factor = parameters.number("factor", longest / length)
-        arguments: dict[str, Any] = {"original_length": length, "factor": factor}
+        arguments |= {"original_length": length, "factor": factor}
         if parameters.values.get("attention_factor") is not None:
             arguments["attention_factor"] = parameters.number("attention_factor")
         if kind in ("longrope", "su"):

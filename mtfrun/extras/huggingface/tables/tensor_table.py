@@ -13,6 +13,7 @@ import numpy as np
 from mtfrun.experiment.conversion.importer import ConversionError
 
 Shape = tuple[int, ...]
+Order = Callable[[int], Sequence[int]]
 
 _CHANGED = "the model is not the imported model"
 
@@ -41,22 +42,18 @@ class _Each:
         return value
 
 
-class Same(_Each):
-    """The same dimensions in the same order: scales, embeddings."""
-
-
+@dataclasses.dataclass(frozen=True)
 class Flat(_Each):
-    """One dimension in the folder, several here: biases {heads, d_kv}."""
+    """All but our last `kept` dimensions are one in the folder: biases {heads, d_kv}."""
+
+    kept: int = 0
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
-        return value.reshape(-1)
+        return value.reshape(-1, *value.shape[value.ndim - self.kept :])
 
 
-class HeadRows(_Each):
-    """[heads, d_kv] in the folder, possibly grouped heads here: scales of norms."""
-
-    def theirs(self, value: np.ndarray) -> np.ndarray:
-        return value.reshape(-1, value.shape[-1])
+SAME, HEAD_ROWS = _Each(), Flat(kept=1)
+"""The same dimensions: scales, embeddings; and [heads, d_kv] of possibly grouped heads: norms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +83,7 @@ class VocabularyRows(_Each):
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         rows, *width = shape[::-1] if self.transposed else shape
         if value.ndim != len(shape) or value.shape[0] != self.size:
-            raise _Misshaped(value.shape, (self.size, *width))
+            raise _Misshaped
         table = np.pad(value, [(0, max(rows - self.size, 0)), *((0, 0) for _ in width)])
         return reshape(table.T if self.transposed else table, shape)
 
@@ -102,7 +99,7 @@ class OneRow(_Each):
 
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         if value.shape[:1] != (1,):
-            raise _Misshaped(value.shape, (1, *shape))
+            raise _Misshaped
         return self.row.ours(value[0], shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
@@ -117,7 +114,7 @@ class Permuted(_Each):
 
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         if value.ndim != len(self.axes):
-            raise _Misshaped(value.shape, shape)
+            raise _Misshaped
         return reshape(value.transpose(self.axes), shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
@@ -135,7 +132,7 @@ class Stacked:
         (shape,) = shapes
         values = np.stack(self.each.to_ours(theirs, [shape[-self.dims :]] * len(theirs)))
         if values.size != math.prod(shape):
-            raise _Misshaped(values.shape, shape)
+            raise _Misshaped
         return [values.reshape(shape)]
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -160,7 +157,7 @@ class Joined:
         sizes = [math.prod(shape) for shape in shapes]
         is_whole = value.ndim > self.axis and value.shape[self.axis] % self.heads == 0
         if not is_whole or value.size != sum(sizes):
-            raise _Misshaped(value.shape, None)
+            raise _Misshaped
         by_head = self._by_head(value)
         ends = np.cumsum(sizes) * by_head.shape[self.axis + 1] // value.size
         parts = np.split(by_head, ends[:-1], self.axis + 1)
@@ -183,16 +180,15 @@ class Reordered:
     """Another order of our last dimension; `order` maps its size, once it is checked."""
 
     each: Transform
-    order: Callable[[int], Sequence[int]]
+    order: Order
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        values = self.each.to_ours(theirs, shapes)
-        return [value[..., list(self.order(value.shape[-1]))] for value in values]
+        ours = self.each.to_ours(theirs, shapes)
+        return [value[..., list(self.order(value.shape[-1]))] for value in ours]
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        orders = [np.argsort(self.order(value.shape[-1])) for value in ours]
-        values = zip(ours, orders, strict=True)
-        return self.each.to_theirs([value[..., order] for value, order in values])
+        theirs = [value[..., np.argsort(self.order(value.shape[-1]))] for value in ours]
+        return self.each.to_theirs(theirs)
 
 
 def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
@@ -212,36 +208,105 @@ class _Misshaped(Exception):
 def reshape(value: np.ndarray, shape: Shape) -> np.ndarray:
     """Reshapes, but refuses swapped sizes of equally many dimensions."""
     if value.size != math.prod(shape) or (value.ndim == len(shape) and value.shape != shape):
-        raise _Misshaped(value.shape, shape)
+        raise _Misshaped
     return value.reshape(shape)
 
 
+@dataclasses.dataclass(frozen=True)
 class Row:
     """Tensors of the folder and variables of ours with the same values."""
 
-    def __init__(
-        self, names: str | Sequence[str], paths: str | Sequence[str], transform: Transform
-    ) -> None:
-        self.names = (names,) if isinstance(names, str) else tuple(names)
-        self.paths = (paths,) if isinstance(paths, str) else tuple(paths)
-        self.transform = transform
-
-    def in_order(self, order: Callable[[int], Sequence[int]]) -> Row:
-        """Returns the row with a `Reordered` transform."""
-        return Row(self.names, self.paths, Reordered(self.transform, order))
+    names: Sequence[str]
+    paths: Sequence[str]
+    transform: Transform
 
 
-def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
-    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+Names = str | Sequence[str]
 
 
-@dataclasses.dataclass(frozen=True)
 class TensorTable:
-    """`kept`: patterns of unused tensors, which are stored for the export."""
+    """The rows of a model, in names of a folder that lacks the prefix `missing`.
 
-    rows: Sequence[Row]
-    kept: Sequence[str] = ()
+    `transposed`: see `Matrix`; `kept` has patterns of unused tensors, stored for the export.
+    """
+
+    def __init__(self, missing: str = "", *, transposed: bool = True) -> None:
+        self.rows: list[Row] = []
+        self.kept: list[str] = []
+        self._missing, self._transposed = missing, transposed
+
+    def add(self, names: Names, paths: Names, transform: Transform = SAME) -> None:
+        names, paths = ((x,) if isinstance(x, str) else x for x in (names, paths))
+        names = [name.removeprefix(self._missing) for name in names]
+        self.rows.append(Row(tuple(names), tuple(paths), transform))
+
+    def keep(self, *patterns: str) -> None:
+        self.kept += [x.removeprefix(re.escape(self._missing)) for x in patterns]
+
+    def norm(self, theirs: str, ours: str, *, has_bias: bool = True) -> None:
+        self.add(f"{theirs}.weight", f"{ours}/scale")
+        if has_bias:
+            self.add(f"{theirs}.bias", f"{ours}/bias")
+
+    def dense(self, theirs: str, *ours: str, has_bias: bool = True, inputs: int = 1) -> None:
+        """Adds a module with one or several of our layers."""
+        self._add_joined(f"{theirs}.weight", [f"{x}/kernel" for x in ours], self._matrix(inputs))
+        if has_bias:
+            self._add_joined(f"{theirs}.bias", [f"{path}/bias" for path in ours], SAME)
+
+    def feed_forward(
+        self, theirs: Sequence[str], ours: str, *, is_gated: bool = False, has_bias: bool = True
+    ) -> None:
+        """`theirs`: the modules of "wi", or of "wi_0" and "wi_1", perhaps in one, and of "wo"."""
+        *inner, output = theirs
+        names = ("wi_0", "wi_1") if is_gated else ("wi",)
+        for module, parts in [*_distribute(names, inner), (output, ["wo"])]:
+            self.dense(module, *(f"{ours}/{name}" for name in parts), has_bias=has_bias)
+
+    def attention(
+        self,
+        theirs: Sequence[str],
+        ours: str,
+        *,
+        biases: tuple[bool, bool] = (True, True),
+        inputs: int = 2,
+        heads: int = 1,
+        order: Order | None = None,
+    ) -> None:
+        """`theirs`: the modules of queries, keys and values, perhaps in one, and of the output.
+
+        biases: whether queries, keys and values have biases, and whether the output has one;
+        inputs: our number of inputs of the output; heads: see `Joined`; order: of the entries of
+        queries and keys, see `Reordered`.
+        """
+        *projections, output = theirs
+        for module, parts in _distribute(("query", "key", "value"), projections):
+            paths = [f"{ours}/{name}" for name in parts]
+            used_order = None if parts[0] == "value" else order
+            self._add_joined(f"{module}.weight", paths, self._matrix(1), heads, used_order)
+            if biases[0]:
+                paths = [f"{path}_bias" for path in paths]
+                self._add_joined(f"{module}.bias", paths, Flat(), heads, used_order)
+        self.add(f"{output}.weight", f"{ours}/output", self._matrix(inputs))
+        if biases[1]:
+            self.add(f"{output}.bias", f"{ours}/output_bias")
+
+    def _matrix(self, inputs: int) -> Matrix:
+        return Matrix(inputs, self._transposed)
+
+    def _add_joined(
+        self,
+        name: str,
+        paths: Sequence[str],
+        form: Transform,
+        heads: int = 1,
+        order: Order | None = None,
+    ) -> None:
+        """Adds a tensor with one or several of our variables; see `Joined`."""
+        if len(paths) > 1:
+            is_matrix = isinstance(form, Matrix) and not form.transposed
+            form = Joined(form, heads, 1 if is_matrix else 0)
+        self.add(name, paths, form if order is None else Reordered(form, order))
 
     def is_kept(self, name: str) -> bool:
         return any(re.fullmatch(pattern, name) for pattern in self.kept)
@@ -300,74 +365,6 @@ class TensorTable:
 def _as_list(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"
-
-
-def linear_rows(
-    theirs: str,
-    kernels: Sequence[str],
-    biases: Sequence[str],
-    kernel: Matrix,
-    bias: Transform,
-    heads: int = 1,
-) -> Iterator[Row]:
-    """Yields the tensors of a module with one or several of our kernels; see `Joined`."""
-    kernel_form: Transform = kernel
-    if len(kernels) > 1:
-        kernel_form, bias = (
-            Joined(kernel, heads, 0 if kernel.transposed else 1),
-            Joined(bias, heads),
-        )
-    yield Row(f"{theirs}.weight", kernels, kernel_form)
-    if biases:
-        yield Row(f"{theirs}.bias", biases, bias)
-
-
-def dense_rows(
-    theirs: str, *ours: str, has_bias: bool = True, kernel: Matrix = Matrix()
-) -> Iterator[Row]:
-    biases = [f"{path}/bias" for path in ours] if has_bias else []
-    return linear_rows(theirs, [f"{path}/kernel" for path in ours], biases, kernel, Same())
-
-
-def feed_forward_rows(
-    theirs: Sequence[str],
-    ours: str,
-    *,
-    is_gated: bool = False,
-    has_bias: bool = True,
-    kernel: Matrix = Matrix(),
-) -> Iterator[Row]:
-    """`theirs`: the modules of "wi", or of "wi_0" and "wi_1", perhaps in one, and of "wo"."""
-    *inner, output = theirs
-    names = ("wi_0", "wi_1") if is_gated else ("wi",)
-    for module, parts in _distribute(names, inner):
-        paths = (f"{ours}/{name}" for name in parts)
-        yield from dense_rows(module, *paths, has_bias=has_bias, kernel=kernel)
-    yield from dense_rows(output, f"{ours}/wo", has_bias=has_bias, kernel=kernel)
-
-
-def attention_rows(
-    theirs: Sequence[str],
-    ours: str,
-    *,
-    use_bias: bool = True,
-    use_output_bias: bool = True,
-    inputs: int = 2,
-    kernel: Matrix = Matrix(),
-    heads: int = 1,
-) -> Iterator[Row]:
-    """`theirs`: the modules of queries, keys and values, perhaps in one, and of the output.
-
-    inputs: our number of inputs of the output; heads: see `Joined`.
-    """
-    *projections, output = theirs
-    for module, parts in _distribute(("query", "key", "value"), projections):
-        kernels = [f"{ours}/{name}" for name in parts]
-        biases = [f"{path}_bias" for path in kernels] if use_bias else []
-        yield from linear_rows(module, kernels, biases, kernel, Flat(), heads)
-    biases = [f"{ours}/output_bias"] if use_output_bias else []
-    kernel = dataclasses.replace(kernel, inputs=inputs)
-    yield from linear_rows(output, [f"{ours}/output"], biases, kernel, Same())
 
 
 def _distribute(

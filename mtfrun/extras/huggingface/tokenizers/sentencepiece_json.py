@@ -42,8 +42,8 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            *(_added_token(number, name, special=True) for number, name in control),
-            *(_added_token(i, x, special=False) for i, x in enumerate(sentinels, len(names))),
+            *(added_token(number, name, special=True) for number, name in control),
+            *(added_token(i, x, special=False) for i, x in enumerate(sentinels, len(names))),
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model, num_sentinels)},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": _splits(model)},
@@ -67,7 +67,7 @@ def _check(model: Any) -> None:
             raise ConversionError(f"transformers cannot express the SentencePiece model: {problem}")
 
 
-def _added_token(number: int, name: str, *, special: bool) -> dict[str, Any]:
+def added_token(number: int, name: str, *, special: bool) -> dict[str, Any]:
     # Sentinels are matched in the normalized text, so that the text is normalized as a whole.
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     return {"id": number, "content": name, **flags, "normalized": not special, "special": special}

@@ -36,6 +36,8 @@ _SPACE = "\u2581"
 # A text in several scripts, to find tokenizers that panic.
 _TRIAL = "A b\u00e9 1,\n\u4e2d"
 _UNREADABLE = "the tokenizer cannot read a text: ", "choose another tokenizer"
+# A character that no tokenizer has as a token.
+_TEXT = "\ufdd0"
 # Maximum id, since arrays have an entry per id.
 _LARGEST_ID = 1 << 26
 # The bytes of byte-level characters: printable characters stand for themselves, characters from
@@ -65,7 +67,6 @@ class HuggingFaceVocabulary(FileVocabulary):
     Args:
       end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
         <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] in the file.
-      unknown_token: the unknown token; by default the model's, <unk>, [UNK], <|unk|> or id 0.
       begin_token: the special token before every text that does not continue another.
       last_token: the special token after every such text, before its end, such as the language of
         mBART's inputs.
@@ -83,7 +84,6 @@ class HuggingFaceVocabulary(FileVocabulary):
         self,
         tokenizer_file: str,
         end_token: str | None = None,
-        unknown_token: str | None = None,
         *,
         begin_token: str | None = None,
         last_token: str | None = None,
@@ -91,15 +91,13 @@ class HuggingFaceVocabulary(FileVocabulary):
         pad_id: int = 0,
     ):
         super().__init__(tokenizer_file, pad_id)
-        arguments = [end_token, unknown_token, begin_token, last_token]
-        while len(arguments) > 2 and arguments[-1] is None:
-            arguments.pop()
-        self._arguments = tuple(arguments)
+        self._arguments = (end_token, begin_token, last_token)
         content = read_vocabulary_file(
             tokenizer_file, "HuggingFaceVocabulary.tokenizer_file", "save_pretrained writes one"
         )
         self.fingerprint = hashlib.sha256(content + repr(self._arguments).encode()).hexdigest()
-        self._tokenizer, self._settings = _load(tokenizer_file, content)
+        self._tokenizer = load_tokenizer(tokenizer_file, content)
+        self._settings = json.loads(content.decode("utf-8", "replace"))
         self._added = {
             token["content"]: token["id"] for token in self._settings.get("added_tokens") or []
         }
@@ -118,10 +116,9 @@ class HuggingFaceVocabulary(FileVocabulary):
         self.size = model_size(tokenizer_file, self.unpadded_size, size)
         self.end_id = self._first_id("end_token", end_token, _END_TOKENS)
         unknown_names = (model_unknown, *_UNKNOWN_TOKENS)
-        if unknown_token is not None or self._tokens.keys() & set(unknown_names):
-            self.unknown_id = self._first_id("unknown_token", unknown_token, unknown_names)
+        self.unknown_id = next((self._tokens[x] for x in unknown_names if x in self._tokens), 0)
         begin, last = (
-            [] if token is None else [self._first_id(name, token, ())]
+            [] if token is None else [self._first_id(name, token)]
             for name, token in (("begin_token", begin_token), ("last_token", last_token))
         )
         self._begin_ids, self._last_ids = np.array(begin, np.int32), np.array(last, np.int32)
@@ -163,9 +160,9 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     def __repr__(self) -> str:
         return self._describe(
-            *map(repr, self._arguments[:2]),
-            begin_token=self._arguments[2] if len(self._begin_ids) else None,
-            last_token=self._arguments[3] if len(self._last_ids) else None,
+            repr(self._arguments[0]),
+            begin_token=self._arguments[1],
+            last_token=self._arguments[2],
             size=None if self.size == padded_size(self.unpadded_size) else self.size,
         )
 
@@ -201,15 +198,10 @@ class HuggingFaceVocabulary(FileVocabulary):
             encoded = self._tokenizer.encode_batch_fast(
                 [_as_text(text) for text in texts], add_special_tokens=False
             )
-        begin, last = len(self._begin_ids), len(self._last_ids)
-        lengths = np.array([begin + len(encoding.ids) + last for encoding in encoded], np.int64)
-        ids = np.zeros([lengths.sum()], np.int32)
-        for encoding, end in zip(encoded, np.cumsum(lengths) - last, strict=True):
-            first = end - len(encoding.ids)
-            ids[first:end] = encoding.ids
-            ids[first - begin : first] = self._begin_ids
-            ids[end : end + last] = self._last_ids
-        return EncodedTexts(ids, lengths)
+        begin, last = self._begin_ids.tolist(), self._last_ids.tolist()
+        rows = [np.array([*begin, *encoding.ids, *last], np.int32) for encoding in encoded]
+        ids = np.concatenate(rows) if rows else np.zeros([0], np.int32)
+        return EncodedTexts(ids, np.array(list(map(len, rows)), np.int64))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         tokens = self._tokens_before_end(ids)
@@ -221,9 +213,9 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     def id_of(self, token: str) -> int:
         """Returns the id of a token, or raises a DataError."""
-        return self._first_id("begin_token", token, ())
+        return self._first_id("begin_token", token)
 
-    def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:
+    def _first_id(self, argument: str, token: str | None, names: Sequence[str] = ()) -> int:
         """Returns the id of `token`, or of the first token in `names`."""
         for name in names if token is None else [token]:
             if name in self._tokens:
@@ -289,7 +281,7 @@ def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from part[members] if part["type"] == "Sequence" else [part]
 
 
-def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
+def load_tokenizer(name: str, content: bytes) -> Any:
     tokenizers = import_package("tokenizers", "HuggingFaceVocabulary")
     text = content.decode("utf-8", "replace")
     remedy = f"{name} is not a tokenizer.json, or damaged: ", "save it again with save_pretrained"
@@ -300,10 +292,20 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
         tokenizer.no_truncation()
         with contextlib.suppress(Exception):  # it may have no unknown token
             tokenizer.decode(tokenizer.encode(_TRIAL, add_special_tokens=False).ids)
-    try:
-        return tokenizer, json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{remedy[0]}{error}; {remedy[1]}") from error
+    return tokenizer
+
+
+def special_tokens_around(tokenizer: Any) -> tuple[list[str], list[str]]:
+    """Returns the special tokens that a tokenizer puts before and after a text."""
+    tokenizers, text = import_package("tokenizers", "HuggingFaceVocabulary"), _TEXT
+    if tokenizer.post_processor is None:
+        return [], []
+    model = tokenizers.models.WordLevel({text: 0}, unk_token=text)
+    with _package_errors(*_UNREADABLE):
+        encoding = tokenizers.Tokenizer(model).encode(text)
+        tokens = tokenizer.post_processor.process(encoding).tokens
+    place = tokens.index(text) if text in tokens else len(tokens)
+    return tokens[:place], tokens[place + 1 :]
 
 
 @contextlib.contextmanager

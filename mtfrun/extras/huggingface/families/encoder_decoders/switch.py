@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
-    CROSS,
-    EMBEDDING_COPIES,
-    T5,
-    num_blocks,
-)
+from mtfrun.extras.huggingface.families.encoder_decoders.t5 import CROSS, EMBEDDING_COPIES, T5
 from mtfrun.extras.huggingface.family import FEED_FORWARD, GLOBAL, MIXTURE, Blocks, classes
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Stacked, TensorTable
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    Matrix,
+    Stacked,
+    TensorTable,
+    VocabularyRows,
+)
 
 
 class SwitchTransformers(T5):
@@ -26,34 +25,33 @@ class SwitchTransformers(T5):
     feed_forward_name = "mlp"
     scaling = "tie_word_embeddings"
 
-    def title(self, settings: Settings) -> str:
-        return self.name
+    def write_gin(self, file: GinFile) -> None:
+        self.settings.require("router_bias", *(False,))
+        self.settings.require("router_dtype", "float32")
+        super().write_gin(file)
 
-    def notes(self, settings: Settings) -> Sequence[str]:
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        self.is_gated = False
         capacity = settings.integer("expert_capacity", 64)
-        return [
+        self.notes.append(
             f"expert_capacity={capacity}: transformers drops the further tokens of an expert, "
             "which are kept here"
-        ]
+        )
+        # Untied models of version 5 have two, and an unused shared embedding.
+        self.has_two_embeddings = all(name in settings.tensors for name in EMBEDDING_COPIES)
 
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        settings.require("router_bias", *(False,))
-        settings.require("router_dtype", "float32")
-        super().write_gin(settings, file)
+    @property
+    def is_scaled(self) -> bool:
+        return self.settings.flag("tie_word_embeddings", default=True)
 
-    def is_gated(self, settings: Settings) -> bool:
-        return False
-
-    def is_scaled(self, settings: Settings) -> bool:
-        return settings.flag("tie_word_embeddings", default=True)
-
-    def write_layers(self, settings: Settings, file: GinFile) -> None:
-        if _has_two_embeddings(settings):
-            size = {"inputs_vocabulary_size": settings.integer("vocab_size")}
+    def write_layers(self, file: GinFile) -> None:
+        if self.has_two_embeddings:
+            size = {"inputs_vocabulary_size": self.settings.integer("vocab_size")}
             file.bind("transformer.EncoderDecoder", size)
-        function = settings.activation("dense_act_fn", "relu")
+        function = self.settings.activation("dense_act_fn", "relu")
         for stack in self.stacks:
-            blocks = self.blocks(settings, stack)
+            blocks = self.blocks(stack)
             stack_parameters = {
                 "num_layers": len(blocks.layers) // blocks.layers_of_block,
                 "layers": classes(*blocks.sublayers),
@@ -63,21 +61,21 @@ class SwitchTransformers(T5):
         file.bind(
             MIXTURE,
             {
-                "num_experts": settings.count("num_experts"),
+                "num_experts": self.settings.count("num_experts"),
                 "router": reference("@moe.Router"),
                 "experts": reference("@moe.Experts"),
                 "routes_padding": True,
-                "loss_coef": settings.number("router_aux_loss_coef", 0.001),
+                "loss_coef": self.settings.number("router_aux_loss_coef", 0.001),
             },
             comment="transformers drops tokens beyond expert_capacity",
         )
         router: dict[str, object] = {"gate": reference("@moe.Switch()")}
-        noise = settings.number("router_jitter_noise", 0.01)
+        noise = self.settings.number("router_jitter_noise", 0.01)
         if noise:
             router["input_noise"] = reference("@moe.Jitter()")
             file.bind("moe.Jitter", {"epsilon": noise})
         file.bind("moe.Router", router)
-        file.bind("moe.Switch", {"z_loss": settings.number("router_z_loss_coef", 0.001)})
+        file.bind("moe.Switch", {"z_loss": self.settings.number("router_z_loss_coef", 0.001)})
         file.bind(
             "moe.Experts",
             {
@@ -87,39 +85,33 @@ class SwitchTransformers(T5):
             },
         )
 
-    def table(self, settings: Settings) -> TensorTable:
-        table = super().table(settings)
-        if not _has_two_embeddings(settings):
-            return table
-        shared, *others = table.rows
-        paths = zip(EMBEDDING_COPIES, ("inputs_embedding/table", "embedding/table"), strict=True)
-        rows = [Row(name, path, shared.transform) for name, path in paths]
-        return TensorTable([*rows, *others], list(map(re.escape, shared.names)))
+    def add_embeddings(self, table: TensorTable, words: VocabularyRows) -> None:
+        if not self.has_two_embeddings:
+            super().add_embeddings(table, words)
+            return
+        for name, path in zip(EMBEDDING_COPIES, ("inputs_embedding", "embedding"), strict=True):
+            table.add(name, f"{path}/table", words)
+        table.keep(re.escape("shared.weight"))
 
-    def blocks(self, settings: Settings, stack: str) -> Blocks:
+    def blocks(self, stack: str) -> Blocks:
         attentions = (GLOBAL,) if stack == "encoder" else (GLOBAL, CROSS)
-        number = num_blocks(settings, stack)
+        number = self.num_blocks(stack)
         # Without a step, the configuration computes it from the number of blocks with experts; see
         # transformers/models/switch_transformers/configuration_switch_transformers.py.
-        num_sparse = settings.non_negative(f"num_sparse_{stack}_layers", 3)
+        num_sparse = self.settings.non_negative(f"num_sparse_{stack}_layers", 3)
         by_number = number // num_sparse if num_sparse else number
-        step = settings.non_negative(f"{stack}_sparse_step", by_number)
+        step = self.settings.non_negative(f"{stack}_sparse_step", by_number)
         sparse = [step > 0 and (step == 1 or i % step == 1) for i in range(number)]
         layers = [(*attentions, MIXTURE if is_sparse else FEED_FORWARD) for is_sparse in sparse]
         return Blocks(layers, f"{stack}_stack")
 
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+    def add_feed_forward(self, table: TensorTable, theirs: str, ours: str) -> None:
         if "/moe_1d" not in ours:
-            yield from super().feed_forward(settings, theirs, ours)
+            super().add_feed_forward(table, theirs, ours)
             return
         router = f"{theirs}.mlp.router.classifier.weight"
-        yield Row(router, f"{ours}/layer/router/kernel", Matrix())
-        numbers = range(settings.count("num_experts"))
+        table.add(router, f"{ours}/layer/router/kernel", Matrix())
+        numbers = range(self.settings.count("num_experts"))
         for name, kernel in (("wi", "wi/factors/0"), ("wo", "wo")):
             names = [f"{theirs}.mlp.experts.expert_{i}.{name}.weight" for i in numbers]
-            yield Row(names, f"{ours}/layer/experts/{kernel}/kernel", Stacked(Matrix()))
-
-
-def _has_two_embeddings(settings: Settings) -> bool:
-    """Untied models of version 5 have two, and an unused shared embedding."""
-    return all(name in settings.tensors for name in EMBEDDING_COPIES)
+            table.add(names, f"{ours}/layer/experts/{kernel}/kernel", Stacked(Matrix()))

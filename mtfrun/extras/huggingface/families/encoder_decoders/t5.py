@@ -6,10 +6,9 @@ et al. 2023, arXiv:2304.09151; Guo et al. 2022, arXiv:2112.07916; Ni et al. 2021
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
 
-from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import (
     FEED_FORWARD,
@@ -18,24 +17,13 @@ from mtfrun.extras.huggingface.family import (
     LAYERS,
     LOCAL,
     Blocks,
-    ModelDescription,
     Processor,
     TextFamily,
     classes,
-    write_row_length,
-    write_text_data,
 )
 from mtfrun.extras.huggingface.tables.folder import Folder
-from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
-from mtfrun.extras.huggingface.tables.tensor_table import (
-    Matrix,
-    Row,
-    Same,
-    TensorTable,
-    VocabularyRows,
-    attention_rows,
-    feed_forward_rows,
-)
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import Matrix, TensorTable, VocabularyRows
 from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
 # Unused in checkpoints of T5 1.0.
@@ -58,6 +46,11 @@ _ATTENTION = {
     "local": ("LocalSelfAttention", LOCAL),
     "transient-global": ("TransientGlobalSelfAttention", "huggingface.TransientGlobalAttention"),
 }
+_LOCAL_PARAMETERS: dict[str, object] = {
+    "heads": reference("@transformer.AttentionHeads()"),
+    "window": reference("%ATTENTION_WINDOW"),
+    "dropout_rate": reference("%DROPOUT_RATE"),
+}
 
 
 class T5(TextFamily):
@@ -66,158 +59,135 @@ class T5(TextFamily):
     `shipped_files` are for models with relu, and for gated models.
     """
 
-    unused: ClassVar[Sequence[str]] = (_BIAS,)
-    shipped_files: ClassVar[tuple[str, str]] = ("models/t5.1.0.gin", "models/t5.1.1.gin")
-    stacks: ClassVar[Sequence[str]] = ("encoder", "decoder")
-    feed_forward_name: ClassVar[str] = "DenseReluDense"
-    scaling: ClassVar[str] = "scale_decoder_outputs"
+    unused: Sequence[str] = (_BIAS,)
+    shipped_files = ("models/t5.1.0.gin", "models/t5.1.1.gin")
+    stacks: Sequence[str] = ("encoder", "decoder")
+    feed_forward_name = "DenseReluDense"
+    scaling = "scale_decoder_outputs"
 
-    def title(self, settings: Settings) -> str:
-        if settings.text("model_type") == "mt5":
-            return "mT5"
-        return "T5 1.1" if self.is_gated(settings) else "T5 1.0"
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        text = settings.text("feed_forward_proj", "relu")
+        self.is_gated = settings.flag("is_gated_act", default=text.startswith("gated-"))
+        if name == "T5":
+            self.name = "T5 1.1" if self.is_gated else "T5 1.0"
+        self.feed_forward_class = GATED if self.is_gated else FEED_FORWARD
+        # Configurations of T5 1.1 say gated-gelu, and mean the tanh form.
+        function = "gelu_new" if text == "gated-gelu" else text.removeprefix("gated-")
+        function = settings.text("dense_act_fn", function)
+        self.activation = settings.activation_of("feed_forward_proj", function)
 
-    def ties(self, settings: Settings) -> Mapping[str, str]:
-        is_tied = settings.flag(_TIED, default=True)
+    @property
+    def ties(self) -> Mapping[str, str]:
+        is_tied = self.settings.flag(_TIED, default=True)
         return dict.fromkeys([*EMBEDDING_COPIES, *[SOFTMAX] * is_tied], _EMBEDDING)
 
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        shapes = model.shapes
-        query = shapes.get("encoder_stack/blocks/0/self_attention/layer/attention/query", ())
-        is_gated = any("gated_feed_forward" in path for path in shapes)
-        layer = GATED if is_gated else FEED_FORWARD
-        function = model.parameter(f"encoder/{layer}", "activation")
-        name = name_of_activation(function or _DEFAULTS[layer])
-        bias = "encoder/transformer.RelativePositionBias"
-        if len(query) != 3 or name is None or model.parameter(bias, "max_distance") is None:
-            return None
-        d_model, num_heads, d_kv = query
-        is_tied = "softmax/kernel" not in shapes
-        hidden = "gated_feed_forward/layer/wi_0" if is_gated else "feed_forward/layer/wi"
-        values = {
-            "architectures": ["T5ForConditionalGeneration"],
-            "model_type": "t5",
-            "vocab_size": model.vocabulary_sizes["embedding/table"],
-            "d_model": d_model,
-            "num_heads": num_heads,
-            "d_kv": d_kv,
-            "d_ff": shapes.get(f"encoder_stack/blocks/0/{hidden}/kernel", (0, 0))[-1],
-            "num_layers": model.num_blocks("encoder_stack"),
-            "num_decoder_layers": model.num_blocks("decoder_stack"),
-            "feed_forward_proj": "gated-" * is_gated + ("gelu" if name == "gelu_new" else name),
-            "dense_act_fn": name,
-            "is_gated_act": is_gated,
-            "relative_attention_num_buckets": model.parameter(bias, "num_buckets"),
-            "relative_attention_max_distance": model.parameter(bias, "max_distance"),
-            "layer_norm_epsilon": model.parameter("encoder/transformer.RMSNorm", "epsilon"),
-            "dropout_rate": model.parameter("encoder/transformer.SublayerDropout", "rate"),
-            "tie_word_embeddings": is_tied,
-            "scale_decoder_outputs": is_tied
-            and model.parameter("transformer.TokenEmbedding", "scaled_softmax"),
-            **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
-            "is_encoder_decoder": True,
-            "dtype": "float32",
-        }
-        # Only their number and the softmax matter.
-        tensors = [*shapes, *([] if is_tied else [SOFTMAX])]
-        return Settings(values, "the model", frozenset(tensors))
-
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
+    def write_gin(self, file: GinFile) -> None:
+        settings = self.settings
         # Id 0 is padding and the decoder's first input.
         settings.require("pad_token_id", 0)
         settings.require("decoder_start_token_id", 0)
         is_tied = SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
         if is_tied:
-            softmax["scaled_softmax"] = self.is_scaled(settings)
-        elif self.is_scaled(settings):
+            softmax["scaled_softmax"] = self.is_scaled
+        elif self.is_scaled:
             raise settings.error(self.scaling, _UNTIED_BUT_SCALED)
-        file.include(self.shipped_files[self.is_gated(settings)], "data/pairs.gin")
-        write_text_data(file, "data/tsv_pairs.gin")
-        longest = settings.integer("n_positions", 512)
-        file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
-        file.macro("TARGETS_LENGTH", longest)
-        file.gap()
-        encoder_blocks, decoder_blocks = (num_blocks(settings, x) for x in ("encoder", "decoder"))
+        file.include(self.shipped_files[self.is_gated], "data/pairs.gin")
+        self.write_pairs_data(file, settings.integer("n_positions", 512))
+        encoder_blocks, decoder_blocks = map(self.num_blocks, ("encoder", "decoder"))
         file.macro("NUM_LAYERS", encoder_blocks)
-        _write_sizes(settings, file)
+        self.write_t5_sizes(file)
         file.bind("transformer.TokenEmbedding", softmax)
         file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
         if decoder_blocks != encoder_blocks:
             file.bind("decoder/transformer.Stack", {"num_layers": decoder_blocks})
-        self.write_layers(settings, file)
+        self.write_layers(file)
 
-    def write_layers(self, settings: Settings, file: GinFile) -> None:
-        layer = GATED if self.is_gated(settings) else FEED_FORWARD
-        if str(_activation(settings)) != _DEFAULTS[layer]:
-            file.bind(layer, {"activation": _activation(settings)})
+    def write_t5_sizes(self, file: GinFile) -> None:
+        """Adds sizes that encoders have too."""
+        settings = self.settings
+        for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
+            file.macro(macro, settings.integer(macro.lower()))
+        file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
+        bias = {
+            "num_buckets": settings.integer("relative_attention_num_buckets", 32),
+            "max_distance": settings.integer("relative_attention_max_distance", 128),
+        }
+        file.bind("transformer.RelativePositionBias", bias)
+        file.bind("transformer.RMSNorm", {"epsilon": settings.number("layer_norm_epsilon", 1e-6)})
 
-    def table(self, settings: Settings) -> TensorTable:
-        words = VocabularyRows(settings.integer("vocab_size"))
-        rows = [Row(_EMBEDDING, "embedding/table", words)]
+    def write_layers(self, file: GinFile) -> None:
+        if str(self.activation) != _DEFAULTS[self.feed_forward_class]:
+            file.bind(self.feed_forward_class, {"activation": self.activation})
+
+    def table(self) -> TensorTable:
+        table, words = TensorTable(), VocabularyRows(self.settings.integer("vocab_size"))
+        table.keep(*self.unused)
+        self.add_embeddings(table, words)
         for stack in self.stacks:
-            blocks = self.blocks(settings, stack)
+            blocks = self.blocks(stack)
             for block in range(len(blocks.layers)):
                 theirs, paths = f"{stack}.block.{block}.layer", blocks.paths(block)
-                rows += self.self_attention(settings, f"{theirs}.0", paths[0], is_first=not block)
+                self.add_attention(table, f"{theirs}.0", paths[0], is_first=not block)
                 for path in paths[1:-1]:
-                    rows += _attention(f"{theirs}.1.EncDecAttention", path)
-                rows += self.feed_forward(settings, f"{theirs}.{len(paths) - 1}", paths[-1])
+                    _add_projections(table, f"{theirs}.1.EncDecAttention", path)
+                self.add_feed_forward(table, f"{theirs}.{len(paths) - 1}", paths[-1])
                 for number, path in enumerate(paths):
-                    norm = f"{theirs}.{number}.layer_norm.weight"
-                    rows.append(Row(norm, f"{path}/norm/scale", Same()))
-            norm = f"{stack}_stack/final_norm/scale"
-            rows.append(Row(f"{stack}.final_layer_norm.weight", norm, Same()))
-        if "decoder" in self.stacks and SOFTMAX in settings.tensors:
-            kernel = VocabularyRows(words.size, transposed=True)
-            rows.append(Row(SOFTMAX, "softmax/kernel", kernel))
-        return TensorTable(rows, self.unused)
+                    table.norm(f"{theirs}.{number}.layer_norm", f"{path}/norm", has_bias=False)
+            norm = f"{stack}_stack/final_norm"
+            table.norm(f"{stack}.final_layer_norm", norm, has_bias=False)
+        if "decoder" in self.stacks and SOFTMAX in self.settings.tensors:
+            table.add(SOFTMAX, "softmax/kernel", VocabularyRows(words.size, transposed=True))
+        return table
 
-    def is_gated(self, settings: Settings) -> bool:
-        text = settings.text("feed_forward_proj", "relu")
-        return settings.flag("is_gated_act", default=text.startswith("gated-"))
+    def add_embeddings(self, table: TensorTable, words: VocabularyRows) -> None:
+        table.add(_EMBEDDING, "embedding/table", words)
 
-    def is_scaled(self, settings: Settings) -> bool:
-        """Returns whether a tied softmax has the factor d_model ** -0.5.
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a tied softmax has the factor d_model ** -0.5.
 
         transformers 4 scales with `tie_word_embeddings`; version 5 always ties, T5 has
         `scale_decoder_outputs` instead, and mT5 does not scale.
         """
-        is_tied = settings.flag(_TIED, default=True)
+        settings, is_tied = self.settings, self.settings.flag(_TIED, default=True)
         if settings.text("model_type") == "mt5":
             return is_tied and settings.text("transformers_version", "4").startswith("4")
         return settings.flag("scale_decoder_outputs", default=is_tied)
 
-    def blocks(self, settings: Settings, stack: str) -> Blocks:
-        attentions = [self.attention_class(settings, stack), *[CROSS] * (stack == "decoder")]
-        layer = (*attentions, GATED if self.is_gated(settings) else FEED_FORWARD)
-        return Blocks([layer] * num_blocks(settings, stack), f"{stack}_stack")
+    def num_blocks(self, stack: str) -> int:
+        number = self.settings.count("num_layers")
+        is_encoder = stack == "encoder"
+        return number if is_encoder else self.settings.count("num_decoder_layers", number)
 
-    def attention_class(self, settings: Settings, stack: str) -> str:
+    def blocks(self, stack: str) -> Blocks:
+        attentions = [self.attention_class(stack), *[CROSS] * (stack == "decoder")]
+        layer = (*attentions, self.feed_forward_class)
+        return Blocks([layer] * self.num_blocks(stack), f"{stack}_stack")
+
+    def attention_class(self, stack: str) -> str:
         return GLOBAL
 
-    def self_attention(
-        self, settings: Settings, theirs: str, ours: str, *, is_first: bool
-    ) -> Iterator[Row]:
-        """Yields the tensors of "encoder.block.0.layer.0", without its norm."""
-        yield from self.self_attention_rows(f"{theirs}.SelfAttention", ours, is_first=is_first)
-
-    def self_attention_rows(self, theirs: str, ours: str, *, is_first: bool) -> Iterator[Row]:
-        yield from _attention(theirs, ours)
+    def add_attention(
+        self, table: TensorTable, theirs: str, ours: str, *, is_first: bool, name: str = ""
+    ) -> None:
+        """Adds the tensors of "encoder.block.0.layer.0", without its norm; `name`: the module's."""
+        module = f"{theirs}.{name or 'SelfAttention'}"
+        _add_projections(table, module, ours)
         path = self.bias_path(ours, is_first=is_first)
         if path is not None:
-            yield Row(f"{theirs}.relative_attention_bias.weight", f"{path}/table", Matrix())
+            table.add(f"{module}.relative_attention_bias.weight", f"{path}/table", Matrix())
 
     def bias_path(self, attention: str, *, is_first: bool) -> str | None:
         """Returns our path of a block's relative bias; None if it shares the first block's."""
         return f"{attention.partition('/')[0]}/relative_bias" if is_first else None
 
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields the tensors of "encoder.block.0.layer.1", without its norm."""
-        is_gated = self.is_gated(settings)
-        names = ("wi_0", "wi_1", "wo") if is_gated else ("wi", "wo")
+    def add_feed_forward(self, table: TensorTable, theirs: str, ours: str) -> None:
+        """Adds the tensors of "encoder.block.0.layer.1", without its norm."""
+        names = ("wi_0", "wi_1", "wo") if self.is_gated else ("wi", "wo")
         modules = [f"{theirs}.{self.feed_forward_name}.{name}" for name in names]
-        return feed_forward_rows(modules, f"{ours}/layer", is_gated=is_gated, has_bias=False)
+        table.feed_forward(modules, f"{ours}/layer", is_gated=self.is_gated, has_bias=False)
 
 
 class UMT5(T5):
@@ -226,12 +196,9 @@ class UMT5(T5):
     unused = ()
     shipped_files = ("models/t5.1.0.gin", "extras/huggingface/models/umt5.gin")
 
-    def title(self, settings: Settings) -> str:
-        return self.name
-
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        super().write_gin(settings, file)
-        if self.shipped_files[0] in file.includes:
+    def write_gin(self, file: GinFile) -> None:
+        super().write_gin(file)
+        if not self.is_gated:
             bias = reference("@transformer.RelativePositionBias")
             file.bind("transformer.Stack", {"relative_bias": None})
             file.bind("transformer.SelfAttention", {"relative_bias": bias})
@@ -246,63 +213,35 @@ class T5Encoder(T5):
     unused = ()
     stacks = ("encoder",)
 
-    def title(self, settings: Settings) -> str:
-        return f"{super().title(settings)}, the encoder"
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(settings, name)
+        self.name += ", the encoder"
 
-    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        return [read_tokenizer(folder, settings, self.pad_id).with_mask(settings)]
+    def processors(self, folder: Folder) -> Sequence[Processor]:
+        tokenizer = read_tokenizer(folder, self.settings, self.pad_id)
+        return [tokenizer.with_mask(self.settings)]
 
-    def ties(self, settings: Settings) -> Mapping[str, str]:
+    @property
+    def ties(self) -> Mapping[str, str]:
         return {EMBEDDING_COPIES[0]: _EMBEDDING}
 
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        return None
-
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        settings.require("pad_token_id", 0)
+    def write_gin(self, file: GinFile) -> None:
+        self.settings.require("pad_token_id", 0)
         file.include("extras/huggingface/models/t5_encoder.gin", "data/masked_lm.gin")
-        write_text_data(file, "data/text_files.gin")
+        self.write_text_data(file, "data/text_files.gin")
         file.gap()
-        self.blocks(settings, "encoder").write_gin(file, LAYERS)
-        _write_sizes(settings, file)
-        write_row_length(settings.integer("n_positions", 512), file)
-        self.write_layers(settings, file)
-        if self.is_gated(settings):
+        self.blocks("encoder").write_gin(file, LAYERS)
+        self.write_t5_sizes(file)
+        self.write_row_length(file, self.settings.integer("n_positions", 512))
+        T5.write_layers(self, file)
+        if self.is_gated:
             parameters = {"d_ff": reference("%D_FF"), "dropout_rate": reference("%DROPOUT_RATE")}
             file.bind(GATED, parameters)
 
 
-def _activation(settings: Settings) -> Reference:
-    text = settings.text("feed_forward_proj", "relu")
-    # Configurations of T5 1.1 say gated-gelu, and mean the tanh form.
-    name = "gelu_new" if text == "gated-gelu" else text.removeprefix("gated-")
-    name = settings.text("dense_act_fn", name)
-    return settings.activation_of("feed_forward_proj", name)
-
-
-def num_blocks(settings: Settings, stack: str) -> int:
-    number = settings.count("num_layers")
-    return number if stack == "encoder" else settings.count("num_decoder_layers", number)
-
-
-def _write_sizes(settings: Settings, file: GinFile) -> None:
-    """Adds sizes that encoders have too."""
-    for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
-        file.macro(macro, settings.integer(macro.lower()))
-    file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
-    file.bind(
-        "transformer.RelativePositionBias",
-        {
-            "num_buckets": settings.integer("relative_attention_num_buckets", 32),
-            "max_distance": settings.integer("relative_attention_max_distance", 128),
-        },
-    )
-    file.bind("transformer.RMSNorm", {"epsilon": settings.number("layer_norm_epsilon", 1e-6)})
-
-
-def _attention(theirs: str, ours: str) -> Iterator[Row]:
-    modules, path = [f"{theirs}.{letter}" for letter in "qkvo"], f"{ours}/layer/attention"
-    return attention_rows(modules, path, use_bias=False, use_output_bias=False)
+def _add_projections(table: TensorTable, theirs: str, ours: str) -> None:
+    modules = [f"{theirs}.{letter}" for letter in "qkvo"]
+    table.attention(modules, f"{ours}/layer/attention", biases=(False, False))
 
 
 class LongT5(T5):
@@ -310,58 +249,52 @@ class LongT5(T5):
 
     shipped_files = ("extras/huggingface/models/longt5.gin",) * 2
 
-    def title(self, settings: Settings) -> str:
-        return f"LongT5, {_kind(settings)}"
+    def __init__(self, settings: Settings, name: str) -> None:
+        settings.require(_KIND, *_ATTENTION)
+        self.kind = settings.text(_KIND, "local")
+        super().__init__(settings, f"{name}, {self.kind}")
 
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        return None
-
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        super().write_gin(settings, file)
-        file.macro("ATTENTION_WINDOW", settings.integer("local_radius", 127) + 1)
-        if _kind(settings) != "local":
-            file.macro("GLOBAL_BLOCK", settings.integer("global_block_size", 16))
+    def write_gin(self, file: GinFile) -> None:
+        super().write_gin(file)
+        file.macro("ATTENTION_WINDOW", self.settings.integer("local_radius", 127) + 1)
+        if self.kind != "local":
+            file.macro("GLOBAL_BLOCK", self.settings.integer("global_block_size", 16))
             return
-        file.bind(LOCAL, _parameters())
+        file.bind(LOCAL, _LOCAL_PARAMETERS)
 
-    def write_layers(self, settings: Settings, file: GinFile) -> None:
-        super().write_layers(settings, file)
+    def write_layers(self, file: GinFile) -> None:
+        super().write_layers(file)
         for stack in self.stacks:
-            layers = classes(*self.blocks(settings, stack).sublayers)
+            layers = classes(*self.blocks(stack).sublayers)
             file.bind(f"{stack}/transformer.Stack", {"layers": layers})
 
-    def attention_class(self, settings: Settings, stack: str) -> str:
-        return _ATTENTION[_kind(settings)][1] if stack == "encoder" else GLOBAL
+    def attention_class(self, stack: str) -> str:
+        return _ATTENTION[self.kind][1] if stack == "encoder" else GLOBAL
 
-    def self_attention(
-        self, settings: Settings, theirs: str, ours: str, *, is_first: bool
-    ) -> Iterator[Row]:
-        if not ours.startswith("encoder"):
-            yield from super().self_attention(settings, theirs, ours, is_first=is_first)
-            return
-        theirs = f"{theirs}.{_ATTENTION[_kind(settings)][0]}"
-        yield from self.self_attention_rows(theirs, ours, is_first=is_first)
-        if _kind(settings) == "local":
+    def add_attention(
+        self, table: TensorTable, theirs: str, ours: str, *, is_first: bool, name: str = ""
+    ) -> None:
+        is_encoder = ours.startswith("encoder")
+        name = _ATTENTION[self.kind][0] if is_encoder else ""
+        super().add_attention(table, theirs, ours, is_first=is_first, name=name)
+        if not is_encoder or self.kind == "local":
             return
         if is_first:
-            table = f"{theirs}.global_relative_attention_bias.weight"
-            yield Row(table, f"{ours}/layer/block_bias/table", Matrix())
-        norm = f"{ours}/layer/block_norm/scale"
-        yield Row(f"{theirs}.global_input_layer_norm.weight", norm, Same())
+            bias = f"{theirs}.{name}.global_relative_attention_bias.weight"
+            table.add(bias, f"{ours}/layer/block_bias/table", Matrix())
+        norm = f"{ours}/layer/block_norm"
+        table.norm(f"{theirs}.{name}.global_input_layer_norm", norm, has_bias=False)
 
 
 class LongT5Encoder(LongT5, T5Encoder):
     """LongT5 without its decoder, as `T5Encoder`."""
 
-    def title(self, settings: Settings) -> str:
-        return f"{super().title(settings)}, the encoder"
-
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        super().write_gin(settings, file)
-        if _kind(settings) == "local":
+    def write_gin(self, file: GinFile) -> None:
+        super().write_gin(file)
+        if self.kind == "local":
             return
         blocks = {"blocks": reference("@huggingface.BlockSums()")}
-        file.bind("huggingface.TransientGlobalAttention", _parameters() | blocks)
+        file.bind("huggingface.TransientGlobalAttention", _LOCAL_PARAMETERS | blocks)
         file.bind(
             "huggingface.BlockSums",
             {
@@ -370,19 +303,3 @@ class LongT5Encoder(LongT5, T5Encoder):
                 "relative_bias": reference("@transformer.RelativePositionBias"),
             },
         )
-
-    def write_layers(self, settings: Settings, file: GinFile) -> None:
-        T5Encoder.write_layers(self, settings, file)
-
-
-def _parameters() -> dict[str, object]:
-    return {
-        "heads": reference("@transformer.AttentionHeads()"),
-        "window": reference("%ATTENTION_WINDOW"),
-        "dropout_rate": reference("%DROPOUT_RATE"),
-    }
-
-
-def _kind(settings: Settings) -> str:
-    settings.require(_KIND, *_ATTENTION)
-    return settings.text(_KIND, "local")
