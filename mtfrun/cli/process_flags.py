@@ -15,6 +15,7 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.files import StoreError, is_url, local_copy
 from mtfrun.processes import private_network
+from mtfrun.processes.connection import Address
 from mtfrun.processes.gpus import share_gpus
 
 _MOST_SECS = 1_000_000
@@ -64,10 +65,7 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         count = f"--num_processes={flags.num_processes}"
         raise InputError(f"--process_id={flags.process_id} is not one of {count}, from 0")
     if flags.coordinator is not None:
-        host, _, port = flags.coordinator.rpartition(":")
-        if not (host and port.isdecimal() and int(port) in range(1, 1 << 16)):
-            what = f"--coordinator={flags.coordinator}"
-            raise InputError(f"{what} is not a host and a port, such as node0:8476")
+        Address.parse(flags.coordinator)
     if not 0 < flags.join_secs <= _MOST_SECS:
         raise InputError(f"--join_secs={flags.join_secs:g} must be in 0 to {_MOST_SECS}")
 

@@ -6,7 +6,7 @@ once.
 
 from mtfrun.processes.connection import ProcessesError as ProcessesError
 from mtfrun.processes.connection import Timeouts as Timeouts
-from mtfrun.processes.coordinator import TOKEN_VARIABLE as TOKEN_VARIABLE
+from mtfrun.processes.group import TOKEN_VARIABLE as TOKEN_VARIABLE
 from mtfrun.processes.membership import agree as agree
 from mtfrun.processes.membership import by_first as by_first
 from mtfrun.processes.membership import check_division as check_division

@@ -98,10 +98,7 @@ class Address(NamedTuple):
         """Parses a text such as "node0:8476" or "[::1]:8476"."""
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match[2]) < 1 << 16:
-            raise InputError(
-                f"--coordinator={text} is not a host:port, such as node0:8476: name the host of "
-                "process 0 and a free port there"
-            )
+            raise InputError(f"--coordinator={text} is not a host:port, such as node0:8476")
         return cls(match[1], int(match[2]))
 
     def __str__(self) -> str:
@@ -167,25 +164,20 @@ def _retry(function: Callable[[], _T], secs: float) -> _T:
 
 
 def decode(line: bytes) -> Message:
-    try:
-        message: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        raise MalformedError("what is not JSON") from None
-    if not isinstance(message, dict):
-        raise MalformedError("what is not an object")
-    kind = message.get("kind")
+    message: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        message = json.loads(line)
+    kind = message.get("kind") if isinstance(message, dict) else None
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
-    if fields is None:
-        raise MalformedError("a message of an unknown kind")
-    if message.keys() != {"kind", *fields}:
-        raise MalformedError(f"a message {kind!r} with other fields")
+    if fields is None or message.keys() != {"kind", *fields}:
+        raise MalformedError("what is not a message")
     for name, types in fields.items():
         value = message[name]
         if object not in types and type(value) not in types:
-            raise MalformedError(f"a message {kind!r} whose {name} has another type")
-        if isinstance(value, str):  # the value of VALUE is not changed
-            message[name] = value if kind == Kind.VALUE else escape(value)
-    return message
+            raise MalformedError(f"a message {kind!r}, in which {name} has another type")
+        if isinstance(value, str) and kind != Kind.VALUE:
+            message[name] = escape(value)
+    return dict(message)
 
 
 class Connection:

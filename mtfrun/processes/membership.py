@@ -16,8 +16,14 @@ from typing import Any, NoReturn, TypeVar, cast
 from mtfrun.errors import ExitCode, InputError, LayoutError
 from mtfrun.errors.differences import changes, list_changes
 from mtfrun.processes.connection import Address, ProcessesError, Timeouts
-from mtfrun.processes.coordinator import Coordinator
-from mtfrun.processes.group import DisagreementError, Group, Worker, process_name, this_process
+from mtfrun.processes.group import (
+    Coordinator,
+    DisagreementError,
+    Group,
+    Worker,
+    process_name,
+    this_process,
+)
 
 _T = TypeVar("_T")
 
@@ -42,9 +48,8 @@ class _Membership:
         def print_and_clean_up() -> None:
             saved = "" if self.saved_step is None else "; no step was saved"
             if self.saved_step:
-                saved = (
-                    f"; step {self.saved_step} is saved, and the same command resumes from there"
-                )
+                step = f"; step {self.saved_step} is saved"
+                saved = f"{step}, and the same command resumes from there"
             with contextlib.suppress(Exception):
                 print(f"mtfrun: error: {cause}{saved}", file=sys.stderr, flush=True)
             with contextlib.suppress(Exception):
@@ -76,16 +81,9 @@ def join(
     `before_exit` before another process ends this one, since no block is left then.
 
     Raises:
-      InputError: the arguments are wrong, or the first process refuses this one.
+      InputError: the address is wrong, or the first process refuses this one.
       ProcessesError: not all processes have joined in time.
     """
-    if count < 1 or not 0 <= index < count:
-        raise InputError(
-            f"--process_id={index} is not below --num_processes={count}: number the processes from "
-            "0"
-        )
-    if _OURS.group.count > 1:
-        raise ProcessesError("this process has already joined a run")
     if count == 1:
         return
     address, _OURS.before_exit = Address.parse(coordinator), before_exit

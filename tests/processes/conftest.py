@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.processes import coordinator, group
+from mtfrun.processes import group
 from mtfrun.processes.connection import Connection, Timeouts
 
 
@@ -21,9 +21,8 @@ def no_connection_stays_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return made[-1]
 
     # A thread that stands for a lost process closes no connection: nothing is to be waited for.
-    monkeypatch.setattr(coordinator, "_END_SECS", 0.05)
-    for module in (coordinator, group):
-        monkeypatch.setattr(module, "Connection", connection)
+    monkeypatch.setattr(group, "_END_SECS", 0.05)
+    monkeypatch.setattr(group, "Connection", connection)
     yield
     for one in made:
         one._over.set()  # so that none is told of the end of another

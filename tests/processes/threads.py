@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mtfrun.processes.connection import Address, Timeouts
-from mtfrun.processes.coordinator import Coordinator
-from mtfrun.processes.group import Group, Worker
+from mtfrun.processes.group import Coordinator, Group, Worker
 
 QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=0.8, failure_secs=0.4)
 
