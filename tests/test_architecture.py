@@ -50,7 +50,6 @@ LEVELS = {
 
 # Which of its siblings a sub-package imports, an extra among the extras; the others import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
-    "mtfrun.cli": {"commands": {"launch"}},
     "mtfrun.data": {
         "cache": {"sources", "vocabularies"},
         "images": {"cache", "rows", "sources"},

@@ -18,9 +18,8 @@ from mtfrun.cli.command import (
     not_empty,
 )
 from mtfrun.cli.commands import (
+    checkpoint_values,
     checkpoints,
-    checkpoints_average,
-    checkpoints_diff,
     config,
     data_cache,
     data_vocab,
@@ -74,7 +73,7 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 _MODULES = (
     *(train, eval_command, decode, score, launch, import_run, export),
     *(config, data_cache, data_vocab),
-    *(checkpoints, checkpoints_diff, checkpoints_average, runs),
+    *(checkpoints, checkpoint_values, runs),
 )
 _METAVARS: dict[PathKind, str] = {"input": "FILE", "new file": "FILE", "model": "PATH"}
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")

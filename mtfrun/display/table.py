@@ -11,6 +11,7 @@ from typing import TextIO
 
 from mtfrun.display.formats import shorten_cell
 from mtfrun.display.progress import Style, apply_style, is_terminal, terminal_size
+from mtfrun.display.streams import print_lines
 from mtfrun.errors.untrusted import escape
 
 # Also "3/10", "2.1 MB", "1.5k tok/s", "0.25*", "2.5 ± 0.1" and "2.5 [2.4, 2.7]".
@@ -59,6 +60,10 @@ def table_lines(
         note = f"(too narrow for: {', '.join(headings[shown:])})"
         lines.append(note if len(note) <= most else f"{note[: most - 4]}...)")
     return lines
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print_lines(*table_lines(headings, rows, terminal_columns()))
 
 
 def _total(widths: Sequence[int]) -> int:

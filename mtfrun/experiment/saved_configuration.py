@@ -15,7 +15,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.differences import Change, changes, list_changes
 from mtfrun.errors.url_secrets import mask_json
 from mtfrun.rundir import run_versions
-from mtfrun.rundir.code import changed_modules, code_summary, module_hashes
+from mtfrun.rundir.commands import changed_modules, code_summary, module_hashes
 
 TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 """Parameters that change the results of a training, see `training_hyperparameters`."""

@@ -22,8 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launcher
+from mtfrun.cli.launcher import Launcher, Output
 from mtfrun.extras.plan.command import dump_environment
 from tests.bench.alternate import Subject, add_rounds, compare
 

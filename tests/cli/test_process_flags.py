@@ -9,7 +9,7 @@ import pytest
 from mtfrun import processes
 from mtfrun.cli import process_flags
 from mtfrun.cli.commands import launch
-from mtfrun.cli.launch.launcher import Launcher
+from mtfrun.cli.launcher import Launcher
 from mtfrun.cli.parser import parse_flags
 from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.errors import InputError

@@ -12,7 +12,7 @@ import mtfrun as mtfrun_package
 from mtfrun.checkpoints import manifest as manifests
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, run_versions
-from mtfrun.rundir.code import code_summary
+from mtfrun.rundir.commands import code_summary
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 MORE = ["--gin.TRAIN_STEPS=3"]

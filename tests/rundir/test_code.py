@@ -16,8 +16,8 @@ import pytest
 
 from mtfrun.extras.sweeps.result import environment
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir import code as module
-from mtfrun.rundir.code import changed_modules, module_hashes, package_commit
+from mtfrun.rundir import commands as module
+from mtfrun.rundir.commands import changed_modules, module_hashes, package_commit
 
 MARK = "#!/bin/sh\n: > '{}'\n"
 

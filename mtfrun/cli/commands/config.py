@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, add_json, settings_of
+from mtfrun.cli import command as cli
 from mtfrun.configuration.files import (
     GinHeader,
     find_gin_file,
@@ -98,7 +98,7 @@ def _settings(flags: argparse.Namespace, model_dir: str | None, *files: str) -> 
     from mtfrun.rundir import RunDirectory
 
     path = None if model_dir is None else RunDirectory(model_dir).require_config()
-    settings = dataclasses.replace(settings_of(flags), files=[*flags.gin_file, *files])
+    settings = dataclasses.replace(cli.settings_of(flags), files=[*flags.gin_file, *files])
     with config.exclusive():
         return settings_in_use(settings.parse(path), ROOTS)
 
@@ -247,22 +247,22 @@ def _lines(explanation: Explanation) -> list[str]:
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "config show",
         _SHOW,
         _run_show,
-        add_json,
+        cli.add_json,
         _check_show,
         imports_tensorflow=lambda flags: not _is_list(flags),
         words="[WORD ...]",
         model_dir="run",
     ),
-    Command("config diff", _DIFF, _run_diff, add_json, _check_diff, words="CONFIG CONFIG"),
-    Command(
+    cli.Command("config diff", _DIFF, _run_diff, cli.add_json, _check_diff, words="CONFIG CONFIG"),
+    cli.Command(
         "config explain",
         _EXPLAIN,
         _run_explain,
-        add_json,
+        cli.add_json,
         _check_explain,
         subject="nothing",
         words="NAME",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, at_least, configured_data, pattern, require_configuration
+from mtfrun.cli import command as cli
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text, time_text
 from mtfrun.display.streams import print_lines
-from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.display.table import print_table
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ the damage; then the exit code is 2. With a configuration damaged caches are reb
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "a regular expression for the names of tasks; by default all tasks"
-    add("--tasks", type=pattern, help=text, metavar="REGEX")
+    add("--tasks", type=cli.pattern, help=text, metavar="REGEX")
     text = "the directory of the caches; the second name is T5's"
     add("--cache_dir", "--output_cache_dir", help=text, metavar="DIR")
     add("--overwrite", action="store_true", help="build again what exists")
     add("--list", action="store_true", help="list the caches of all data")
     add("--remove", action="store_true", help="delete the listed caches")
     text = "list only caches that nothing has opened for N days"
-    add("--unused_days", type=at_least(0, float), help=text)
+    add("--unused_days", type=cli.at_least(0, float), help=text)
     add("--verify", action="store_true", help="check caches")
 
 
@@ -67,7 +67,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.overwrite and flags.verify:
         raise InputError("--verify rebuilds damaged caches alone: leave --overwrite out")
     if not (flags.list or flags.verify):
-        require_configuration(flags)
+        cli.require_configuration(flags)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -82,7 +82,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _build_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
-    configured = configured_data(flags)
+    configured = cli.configured_data(flags)
     data, splits = configured.data, configured.splits
     if not data.cached_tasks:
         raise InputError(f"{type(data).__name__} is read without a cache: there is none to build")
@@ -159,7 +159,7 @@ def _list_caches(flags: argparse.Namespace) -> int:
             total += size
             rows.append([_cache_name(directory), bytes_text(size), time_text(used)])
     if rows:
-        print_lines(*table_lines(["cache", "size", "last use"], rows, terminal_columns()))
+        print_table(["cache", "size", "last use"], rows)
     done = "removed from" if flags.remove else "in"
     print(f"{len(rows)} cache(s), {bytes_text(total)}, {done} {resolve_cache_dir(flags.cache_dir)}")
     if busy:
@@ -167,4 +167,4 @@ def _list_caches(flags: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = [Command("data cache", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]
+COMMANDS = [cli.Command("data cache", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, add_output, at_least, configured_data, require_gin_files
+from mtfrun.cli import command as cli
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
@@ -24,8 +24,8 @@ bytes, for which there are 256 pieces. T5's vocabulary was made with --normaliza
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size", type=at_least(1), help="number of pieces")
-    add_output(parser, "the file of the model")
+    add("--size", type=cli.at_least(1), help="number of pieces")
+    cli.add_output(parser, "the file of the model")
     add("--split", default="train", help="of the data; train by default")
     text = "inputs or targets, where only one of them is to be read; both by default"
     add("--features", default="inputs,targets", help=text, metavar="NAMES")
@@ -45,7 +45,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    require_gin_files(flags)
+    cli.require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError("data vocab reads no run: leave --model_dir out")
     if flags.size is None:
@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         normalization=flags.normalization,
         character_coverage=flags.character_coverage,
     )
-    data = configured_data(flags).data
+    data = cli.configured_data(flags).data
     texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
         model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))
@@ -80,4 +80,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("data vocab", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [cli.Command("data vocab", _DESCRIPTION, run, _add_flags, _check)]

@@ -5,19 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import (
-    RUN_HELP,
-    Command,
-    InferenceFlags,
-    add_adapter,
-    add_checkpoint,
-    add_format,
-    add_inference_flags,
-    add_output,
-    at_least,
-    check_run,
-    inference_settings,
-)
+from mtfrun.cli import command as cli
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError
@@ -58,7 +46,7 @@ photos is a folder, list.txt has a path in each line. Images of another size tha
 scaled to cover it, and cropped at the centre.
 
 """
-    + RUN_HELP
+    + cli.RUN_HELP
 )
 
 
@@ -68,30 +56,30 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     text = "a file with a prompt a line; - is standard input; or images, or split:NAME"
     add("--input", help=text, path="input")
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
-    add_output(parser, default="-")
-    add_checkpoint(parser)
-    add_adapter(parser)
+    cli.add_output(parser, default="-")
+    cli.add_checkpoint(parser)
+    cli.add_adapter(parser)
     text = (
         "text: only outputs, with control characters escaped; for image files the name, a tab and "
         "the label"
     )
-    add_format(parser, ("jsonl", "text"), text, default="jsonl")
-    add_inference_flags(parser)
+    cli.add_format(parser, ("jsonl", "text"), text, default="jsonl")
+    cli.add_inference_flags(parser)
     text = "end an output before this text; repeatable; $'\\n' is a line end in bash"
     add("--stop", action="append", help=text, metavar="TEXT")
     text = "also print the log-probability of each token, and of the N most likely ones there"
-    add("--log_probs", type=at_least(0), help=text)
+    add("--log_probs", type=cli.at_least(0), help=text)
     for added in _added_flags():
         added.add_flags(parser)
 
 
-def _added_flags() -> list[InferenceFlags]:
+def _added_flags() -> list[cli.InferenceFlags]:
     return [make() for make in load_entry_points("mtfrun.inference_flags").values()]
 
 
 def check(flags: argparse.Namespace) -> None:
     """Raises InputError for flags of `add_flags` that cannot be used."""
-    check_run(flags, "latest", "best")
+    cli.check_run(flags, "latest", "best")
     for added in _added_flags():
         added.check(flags)
 
@@ -140,7 +128,7 @@ def decode(
     inputs = inference.read(source)
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
-        session(inference.for_single_inputs(), inference_settings(flags)).run()
+        session(inference.for_single_inputs(), cli.inference_settings(flags)).run()
         return 0
     truncated = 0
     with open_output(flags.output) as file:
@@ -160,7 +148,7 @@ def decode(
 
 
 def _settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-    settings = inference_settings(flags)
+    settings = cli.inference_settings(flags)
     for added in _added_flags():
         settings |= added.settings(flags, mesh)
     if flags.stop is not None:
@@ -171,7 +159,7 @@ def _settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "decode",
         _DESCRIPTION,
         run,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtfrun import processes
-from mtfrun.cli.command import RUN_HELP, Command, add_adapter, add_checkpoint, check_run
+from mtfrun.cli import command as cli
 from mtfrun.display import progress
 from mtfrun.display.table import table_lines
 from mtfrun.errors import ExitCode, InputError
@@ -37,21 +37,21 @@ at once only after the last step. Its curves are in --model_dir/eval/continuous.
 A metric that is infinite or not a number is printed as null, and the exit code is 3.
 
 """
-    + RUN_HELP
+    + cli.RUN_HELP
 )
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint(parser, "latest (default), best, all, or a step")
+    cli.add_checkpoint(parser, "latest (default), best, all, or a step")
     text = "evaluate all checkpoints, and new ones until training has ended"
     parser.add_argument("--continuous", action="store_true", help=text)
     text = "of --continuous: how long to wait for a checkpoint; by default while a process trains"
     parser.add_argument("--timeout_secs", type=float, help=text)
-    add_adapter(parser)
+    cli.add_adapter(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_run(flags, "latest", "best", "all")
+    cli.check_run(flags, "latest", "best", "all")
     if flags.continuous and flags.model_dir is None:
         raise InputError("--continuous is about a run: give its --model_dir")
     if flags.timeout_secs is not None and not (flags.continuous and flags.timeout_secs > 0):
@@ -236,5 +236,7 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
 
 
 COMMANDS = [
-    Command("eval", _DESCRIPTION, run, _add_flags, _check, model_dir="run", several_processes=True)
+    cli.Command(
+        "eval", _DESCRIPTION, run, _add_flags, _check, model_dir="run", several_processes=True
+    )
 ]

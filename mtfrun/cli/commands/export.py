@@ -7,15 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtfrun.cli.command import (
-    Command,
-    add_adapter,
-    add_checkpoint,
-    add_format,
-    check_run,
-    require_model_dir,
-    settings_of,
-)
+from mtfrun.cli import command as cli
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display.formats import wrap_lines
 from mtfrun.display.streams import print_lines
@@ -72,9 +64,9 @@ def _format_flags() -> Mapping[str, _FormatFlag]:
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = "the directory to write, which must be new"
     parser.add_argument("--to", help=text, path="new directory")
-    add_format(parser, list(_exporters()), "see below")
-    add_checkpoint(parser)
-    add_adapter(parser)
+    cli.add_format(parser, list(_exporters()), "see below")
+    cli.add_checkpoint(parser)
+    cli.add_adapter(parser)
     groups = {
         name: parser.add_argument_group(f"--format={name}", "\n".join(wrap_lines(x.description)))
         for name, x in _exporters().items()
@@ -85,8 +77,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    require_model_dir(flags)
-    check_run(flags, "latest", "best")
+    cli.require_model_dir(flags)
+    cli.check_run(flags, "latest", "best")
     if not flags.to:
         raise InputError("export needs a directory to write: --to=/models/mine")
     if flags.format is None:
@@ -105,11 +97,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     check_new(target, "--to")
     run = RunDirectory(flags.model_dir)
     run.require()
-    exported = ExportedRun(run, flags.checkpoint, flags.adapter, settings_of(flags))
+    exported = ExportedRun(run, flags.checkpoint, flags.adapter, cli.settings_of(flags))
     with replaced_directory(target) as directory:
         _exporters()[flags.format].export(exported, directory, flags)
     print_lines(f"{target}: {flags.format}")
     return 0
 
 
-COMMANDS = [Command("export", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]
+COMMANDS = [cli.Command("export", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

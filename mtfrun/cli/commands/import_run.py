@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
+from mtfrun.cli import command as cli
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.display.formats import wrap_lines
@@ -93,7 +93,7 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "import", _DESCRIPTION, run, _add_flags, _check, takes_url=False, model_dir="new directory"
     )
 ]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun import processes
-from mtfrun.cli.command import Command, at_least
+from mtfrun.cli import command as cli
 from mtfrun.cli.process_flags import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
@@ -40,11 +40,11 @@ machines start each process yourself, or let SLURM or Kubernetes do it: see docs
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-n", "--num_processes", type=at_least(1), help="how many processes")
+    add("-n", "--num_processes", type=cli.at_least(1), help="how many processes")
     text = "the devices of each; the mesh has N times as many; by default an equal part of it"
-    add("--devices_per_process", type=at_least(1), help=text)
+    add("--devices_per_process", type=cli.at_least(1), help=text)
     text = "how often a training starts again after a process was lost; 0 by default"
-    add("--max_restarts", type=at_least(0), default=0, help=text)
+    add("--max_restarts", type=cli.at_least(0), default=0, help=text)
     text = "let the processes listen on all addresses of this machine, see docs/processes.md"
     add("--trusted_network", action="store_true", help=text)
     text = "start again without the processes that were lost, on a smaller mesh"
@@ -75,8 +75,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.launch.children import Output
-    from mtfrun.cli.launch.launcher import Launcher, mesh_of
+    from mtfrun.cli.launcher import Launcher, Output, mesh_of
 
     launched = flags.launched
     if launched.gin_file:
@@ -105,7 +104,7 @@ def _needs_private_network(flags: argparse.Namespace) -> bool:
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "launch", _DESCRIPTION, run, _add_flags, _check, imports_tensorflow=False, subject="nothing"
     )
 ]

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, add_json, at_least, check_directories
+from mtfrun.cli import command as cli
 from mtfrun.display import progress
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
@@ -46,15 +46,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = "what the rows are sorted by: metric by default"
     add("--sort", choices=_SORT, help=text, metavar="KEY")
     add("--curves", action="store_true", help="print the curves of one run")
-    add("--rows", type=at_least(2), help="of --curves: at most so many steps; 12 by default")
-    add_json(parser)
+    add("--rows", type=cli.at_least(2), help="of --curves: at most so many steps; 12 by default")
+    cli.add_json(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if not flags.words:
         raise InputError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
-    check_directories(flags)
+    cli.check_directories(flags)
     if flags.rows is not None and not flags.curves:
         raise InputError("--rows is of --curves: give it as well")
     if flags.curves and (flags.json or flags.metric or flags.sort or len(flags.words) > 1):
@@ -174,7 +174,7 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "runs",
         _DESCRIPTION,
         run,

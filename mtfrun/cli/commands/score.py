@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import RUN_HELP, Command, add_adapter, add_checkpoint, add_output, check_run
+from mtfrun.cli import command as cli
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -19,7 +19,7 @@ pairs of a split of the configured data, or its texts.
 The end of a target counts as a token of it; --without_end leaves it out.
 
 """
-    + RUN_HELP
+    + cli.RUN_HELP
 )
 
 
@@ -28,13 +28,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help=text, path="input")
     text = "score targets without the token that ends them"
     parser.add_argument("--without_end", action="store_true", help=text)
-    add_output(parser, default="-")
-    add_checkpoint(parser)
-    add_adapter(parser)
+    cli.add_output(parser, default="-")
+    cli.add_checkpoint(parser)
+    cli.add_adapter(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_run(flags, "latest", "best")
+    cli.check_run(flags, "latest", "best")
     if flags.input is None:
         raise InputError("score needs pairs: --input=FILE")
 
@@ -58,7 +58,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "score",
         _DESCRIPTION,
         run,

@@ -5,7 +5,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, settings_of
+from mtfrun.cli import command as cli
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
@@ -77,7 +77,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory
 
     if flags.dry_run:
-        training = prepare(settings_of(flags), planned=True).training
+        training = prepare(cli.settings_of(flags), planned=True).training
         mesh = training.experiment.mesh
         mesh.require_division()
         lines = variable_lines(mesh, training.state.model.named_variables())
@@ -86,7 +86,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     run = RunDirectory(flags.model_dir)
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
-    result = run_training(prepare(settings_of(flags)), run, command, choices)
+    result = run_training(prepare(cli.settings_of(flags)), run, command, choices)
     if result.signal is not None:
         stopped = f"stopped and saved at step {result.step}"
         if not result.is_saved:
@@ -97,5 +97,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 COMMANDS = [
-    Command("train", _DESCRIPTION, run, _add_flags, _check, writes_run=True, several_processes=True)
+    cli.Command(
+        "train", _DESCRIPTION, run, _add_flags, _check, writes_run=True, several_processes=True
+    )
 ]

@@ -34,7 +34,7 @@ from mtfrun.experiment.training import Training
 from mtfrun.files import RunDirError
 from mtfrun.files.errors import IncompatibleError
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.code import module_hashes
+from mtfrun.rundir.commands import module_hashes
 from mtfrun.rundir.init_checkpoint import InitCheckpoint
 from mtfrun.rundir.run_directory import CHECKPOINTS
 

@@ -26,8 +26,7 @@ from mtfrun.extras.audit.ledger import (
     VARIABLES,
     Difference,
 )
-from mtfrun.rundir.code import changed_modules
-from mtfrun.rundir.commands import read_commands
+from mtfrun.rundir.commands import changed_modules, read_commands
 
 # Kinds of causes; "settings" should change no number.
 SEED, DATA, CONFIGURATION, ACTIONS, START = (

@@ -19,7 +19,7 @@ from mtfrun.extras.sweeps.sweep import RESULTS, SEED, Sweep, SweepRun, check_fie
 from mtfrun.files import atomic_write
 from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.rundir import RunCost, run_versions
-from mtfrun.rundir.code import hash_of_package, package_commit
+from mtfrun.rundir.commands import hash_of_package, package_commit
 from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
 from mtfrun.rundir.run_summary import RunSummary, metric_of, summary_of
 

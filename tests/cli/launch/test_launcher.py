@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
-from mtfrun.cli.launch import launcher
-from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launcher, Outcome
+from mtfrun.cli import launcher
+from mtfrun.cli.launcher import Launcher, Outcome, Output
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import ExitCode, InputError
 from tests.cli.command import ROOT
@@ -322,7 +321,7 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) ->
         "say(end_with_launcher())\n" + textwrap.dedent(_STOPS)
     )
     parent = (
-        "import sys; from mtfrun.cli.launch.launcher import *; "
+        "import sys; from mtfrun.cli.launcher import *; "
         "from mtfrun.cli.parser import parse_flags; "
         "flags = parse_flags(['launch', '-n', '2', '--', 'eval', '--model_dir=a']); "
         f"Launcher(flags, ['eval'], Output(sys.stderr), typed=['a', 'b'], "

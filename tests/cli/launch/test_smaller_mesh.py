@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launcher, smaller_meshes
+from mtfrun.cli.launcher import Launcher, Output, smaller_meshes
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import InputError
 from tests.cli.command import tiny_experiment

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mtfrun.cli.command import Command, add_json, require_model_dir
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
-from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.display.table import print_table
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
@@ -65,7 +65,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         variables = f"{record.variables:016x}" if record.variables else ""
         rows.append([f"{record.step:,}", *cells, variables])
     columns = ["step", "loss", "gradient norm", "batch", "key", "variables"]
-    print_lines(*table_lines(columns, rows, terminal_columns()))
+    print_table(columns, rows)
     if steps:
         missing = steps[-1] - steps[0] + 1 - len(steps)
         note = f", {missing:,} are missing" if missing else ""

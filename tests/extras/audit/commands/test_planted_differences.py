@@ -19,7 +19,7 @@ from mtfrun.checkpoints.recorded_digests import VARIABLES
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.experiment.runs.run_training import prepare
-from mtfrun.rundir import code, commands
+from mtfrun.rundir import commands
 from tests.cli.command import ROOT, mtfrun, mtfrun_here, tiny_experiment
 from tests.cli.forging import flip_bit
 
@@ -64,7 +64,7 @@ ADAM = ["--gin.Training.optimizer=@optim.Adam()", "--gin.Adam.learning_rate=@opt
 @pytest.fixture(autouse=True)
 def no_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets all runs be of the same mtfrun, whatever is edited while the tests run."""
-    monkeypatch.setattr(code, "_package_hashes", lambda: {"mtfrun.layers": "1" * 64})
+    monkeypatch.setattr(commands, "_package_hashes", lambda: {"mtfrun.layers": "1" * 64})
 
 
 @pytest.fixture(scope="module")
