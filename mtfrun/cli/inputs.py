@@ -117,10 +117,11 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
         return [(x, y) for x, y in _named_texts(path, _INPUT_KEYS, _TARGET_KEYS)]
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
-        columns = line.split(b"\t")
-        if len(columns) > 2:
-            raise InputError(f"{path}:{number}: {len(columns)} columns, not an input and a target")
-        pairs.append((columns[0], columns[1]) if len(columns) == 2 else (b"", columns[0]))
+        *inputs, target = line.split(b"\t")
+        if len(inputs) > 1:
+            what = f"{path}:{number}: {len(inputs) + 1} columns"
+            raise InputError(f"{what}, not an input and a target")
+        pairs.append((inputs[0] if inputs else b"", target))
     return pairs
 
 
@@ -162,9 +163,8 @@ def _json_texts(place: str, line: bytes, columns: Sequence[Sequence[str]]) -> tu
     try:
         fields = json_value(line)
     except BadRecordError as error:
-        raise InputError(
-            f"{place}: no JSON: {str(error).removeprefix('it is not JSON: ')}"
-        ) from None
+        reason = str(error).removeprefix("it is not JSON: ")
+        raise InputError(f"{place}: no JSON: {reason}") from None
     if isinstance(fields, str) and len(columns) == 1:
         fields = {columns[0][0]: fields}
     texts = []

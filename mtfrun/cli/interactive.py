@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -97,15 +98,13 @@ class Session:
             raise InputError(f"there is no /{name}{hint}; /help lists what there is")
 
     def _set(self, name: str, value: str) -> None:
-        setting: object = value
+        setting: object = None
         if name == "stop":
             setting = (value,) if value else ()
         else:
-            try:
+            with contextlib.suppress(ValueError):
                 setting = json.loads(value)
-            except ValueError:
-                setting = None
-            if not isinstance(setting, int | float) or isinstance(setting, bool):
+            if type(setting) not in (int, float):
                 raise InputError(f"/{name} needs a number, such as /{name} 1")
         self.inference = self.inference.with_settings({name: setting})
         self.changed[name] = setting

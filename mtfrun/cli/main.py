@@ -17,14 +17,7 @@ from mtfrun.cli.paths import check_paths
 from mtfrun.cli.process_flags import join_processes, local_directories, replace_url
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
-from mtfrun.display import progress
-from mtfrun.display.streams import (
-    discard,
-    named_stdout,
-    print_unmasked,
-    unfailing,
-    unfailing_stderr,
-)
+from mtfrun.display import progress, streams
 from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import ExitCode, is_input_error
 from mtfrun.processes.child_process import end_with_launcher
@@ -37,25 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which `mtfrun help` explains."""
     if "_ARGCOMPLETE" in os.environ:
         complete()
-    with unfailing_stderr(), progress.warnings_as_lines():
+    with streams.unfailing_stderr(), progress.warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def _main(arguments: list[str]) -> int:
     try:
-        with named_stdout():
+        with streams.named_stdout():
             return _parse_and_run(arguments)
     except SystemExit as stop:  # a signal, or argparse, after --help
         code = int(stop.code or 0)
         if code:
             processes.fail(f"ended with exit code {code}, by a signal")
-            _end_beside_others(code)
+            processes.end(code)
         return code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output has closed it. Without this Python would print an error at exit.
-        discard(sys.stdout.fileno())
+        streams.discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
         return _report_error(error, debug="--debug" in arguments)
@@ -81,14 +74,8 @@ def _report_error(error: Exception, *, debug: bool) -> int:
             if not debug:
                 text = "of mtfrun or of a module of yours; --debug shows more of it"
                 print(f"mtfrun: this is a defect, {text}", file=sys.stderr)
-    _end_beside_others(code)
+    processes.end(code)
     return code
-
-
-def _end_beside_others(code: int) -> None:
-    """The end of Python would wait for the other processes."""
-    if processes.count() > 1:
-        processes.end(code)
 
 
 def _parse_and_run(arguments: list[str]) -> int:
@@ -99,7 +86,7 @@ def _parse_and_run(arguments: list[str]) -> int:
     command = ["mtfrun", *arguments]
     called = all_commands()[flags.command]
     if called.prints_texts:
-        print_unmasked()
+        streams.print_unmasked()
     if flags.launched is not None:
         replace_url(flags.launched)
     imports = called.imports_tensorflow
@@ -127,7 +114,11 @@ def _check_gin_files(flags: argparse.Namespace) -> None:
 def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
     with contextlib.ExitStack() as stack:
         if "tensorflow" not in sys.modules:
-            stack.enter_context(_starting())
+            # `import_tensorflow` redirects the descriptor of standard error.
+            copy = open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")  # noqa: PTH123, SIM115
+            text, stream = f"mtfrun {__version__}: starting TensorFlow", streams.unfailing(copy)
+            stack.enter_context(copy)
+            stack.enter_context(progress.waiting(text, stream=stream))
         if not flags.debug:
             stack.enter_context(import_tensorflow())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
@@ -149,18 +140,6 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
             traceback.print_exc()
         progress.note(progress.error(str(error)))
         return ExitCode.NOT_FINITE
-
-
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """Shows on a terminal that TensorFlow is being imported; in a pipe an error is one line."""
-    text = f"mtfrun {__version__}: starting TensorFlow"
-    # `import_tensorflow` redirects the descriptor of standard error.
-    with (
-        open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,  # noqa: PTH123
-        progress.waiting(text, stream=unfailing(stream)),
-    ):
-        yield
 
 
 @contextlib.contextmanager

@@ -160,7 +160,11 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     root, parsers = build_parsers()
     arguments = _ask_for_help(arguments)
     if arguments[0].startswith(("--version", "--completion")):
-        root.parse_args(arguments)  # which exits
+        shell = root.parse_args(arguments[:2]).completion  # exits after --version
+        from argcomplete.shell_integration import shellcode  # noqa: PLC0415 - rarely needed
+
+        print(shellcode(["mtfrun"], shell=shell))
+        raise SystemExit
     before, launched = _split_launched(arguments)
     plain, bindings = _split_gin_flags(_with_two_dashes(before))
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
@@ -195,7 +199,6 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
     root.add_argument("--version", "-v", "-V", action="version", version=version, help=text)
     root.add_argument(
         "--completion",
-        action=_Completion,
         choices=("bash", "zsh", "fish"),
         help="print a script: `source <(mtfrun --completion bash)` in ~/.bashrc, zsh the same "
         "after compinit, `mtfrun --completion fish | source` in ~/.config/fish/config.fish",
@@ -211,18 +214,6 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
             subparsers[group] = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
         parsers[command.name] = _add_parser(command, subparsers[group])
     return root, parsers
-
-
-class _Completion(argparse.Action):
-    """Prints a script that completes commands, flags, gin files and paths at the tab key."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, _: object, shell: Any, option: Any = None
-    ) -> None:
-        from argcomplete.shell_integration import shellcode  # noqa: PLC0415 - rarely needed
-
-        print(shellcode(["mtfrun"], shell=shell))
-        parser.exit()
 
 
 def complete() -> None:

@@ -50,12 +50,10 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
     """Sets the flags of several processes; the default is a SLURM step of several tasks, if any."""
     names = ("num_processes", "process_id", "coordinator")
     values = [getattr(flags, name) for name in names]
-    if values == [None] * 3:
-        values = slurm_processes(environment) or [1, 0, None]
-    elif values == [1, None, None]:
-        values = [1, 0, None]
+    if values in ([None] * 3, [1, None, None]):
+        values = (None if values[0] else slurm_processes(environment)) or [1, 0, None]
     if None in values and values[0] != 1:
-        missing = next(name for name, value in zip(names, values, strict=True) if value is None)
+        missing = names[values.index(None)]
         raise InputError(
             "several processes need --num_processes, --process_id and --coordinator: "
             f"--{missing} is missing (`mtfrun launch -n N -- ...` gives all three)"

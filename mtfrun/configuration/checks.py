@@ -40,7 +40,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     """Returns the targets of all bindings that can take effect when the program calls `roots`."""
     last = last_bindings(bindings)
     macros = macros_of(last)
-    _check_macros_exist(bindings, last)
+    check_macros(bindings)
     calls = calls_of(last, roots)
     _check_nesting(arguments_of(last, calls))
     used = _targets_of(calls)
@@ -50,14 +50,14 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     for binding in last:
         target = _target(binding)
         if target not in (used if binding.from_flag else once_used):
+            if target[1] != MACRO:
+                what = f"{binding.place}: {binding.name} has no effect: nothing in this"
+                raise ConfigError(f"{what} configuration refers to {binding.selector}")
             # Such as the mean of photographs' pixels, for a model that does not normalise them.
-            if target[1] == MACRO and binding.place.rpartition(":")[0] in shipped_gin_files():
-                continue
-            if target[1] == MACRO:
+            if binding.place.rpartition(":")[0] not in shipped_gin_files():
                 macro_names = [scope for scope, function in used if function == MACRO]
                 raise ConfigError(_unused_macro(binding, macro_names))
-            what = f"{binding.place}: {binding.name} has no effect"
-            raise ConfigError(f"{what}: nothing in this configuration refers to {binding.selector}")
+            continue
         if target in used and any(r.macro == "gin.REQUIRED" for r in binding.references()):
             flag = example_flag(binding.name)
             raise ConfigError(f"{binding.place}: {binding.name} needs a value, as in {flag}")
@@ -68,8 +68,13 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 
 def check_macros(bindings: Sequence[Binding]) -> None:
     """Raises ConfigError for macros without a value and unused macros of flags; does not import."""
+    macros = macros_of(bindings)
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
-    _check_macros_exist(bindings, last.values())
+    for binding in last.values():
+        for name in (reference.macro for reference in binding.references()):
+            if name and name not in macros and "." not in name:
+                remedy = _remedy(name, macros)
+                raise ConfigError(f"{binding.place}: macro {name} has no value{remedy}")
     used = {r.macro for binding in bindings for r in binding.references() if r.macro}
     for binding in bindings:
         if binding.from_flag and binding.selector == MACRO and binding.scope not in used:
@@ -107,15 +112,6 @@ def target_of(selector: str) -> Any:
 
 def _target(binding: Binding) -> _Target:
     return binding.scope, target_of(binding.selector)
-
-
-def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) -> None:
-    macros = macros_of(bindings)
-    for binding in last:
-        for name in (reference.macro for reference in binding.references()):
-            if name and name not in macros and "." not in name:
-                remedy = _remedy(name, macros)
-                raise ConfigError(f"{binding.place}: macro {name} has no value{remedy}")
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:

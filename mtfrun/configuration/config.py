@@ -12,17 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import gin
+from mtfrun.configuration import gin_values
 from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.errors import one_line, without_gin
 from mtfrun.configuration.gin_errors import explain_call, explain_missing, explained
-from mtfrun.configuration.gin_values import (
-    MACRO,
-    Reference,
-    bind_functions,
-    replace_macros,
-    value_text,
-    with_reference_texts,
-)
 from mtfrun.configuration.published import module_names, public_names, shown_name
 from mtfrun.configuration.run_files import CONFIG, relocations
 from mtfrun.configuration.statements import (
@@ -123,7 +116,9 @@ def parse(
     _relocate(statements, files)
     _bindings[:] = statements.bindings
     for arguments in _gin_values.values():
-        arguments.update({name: bind_functions(value) for name, value in arguments.items()})
+        arguments.update(
+            {name: gin_values.bind_functions(value) for name, value in arguments.items()}
+        )
     return statements.bindings
 
 
@@ -199,7 +194,9 @@ def override(cls: type, **arguments: object) -> None:
     """Sets arguments of a class of mtfrun without the checks of `parse`."""
     target = shown_name(cls)
     module = target.partition(".")[0]
-    lines = [f"{target}.{name} = {value_text(value)}" for name, value in arguments.items()]
+    lines = [
+        f"{target}.{name} = {gin_values.value_text(value)}" for name, value in arguments.items()
+    ]
     with gin.unlock_config():
         gin.parse_config(
             f"from __gin__ import dynamic_registration\nfrom mtfrun import {module}\n"
@@ -230,13 +227,17 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
     macros = values_of_macros(bindings)
     parameters: dict[str, dict[str, Any]] = {}
     for binding in bindings:
-        if binding.selector != MACRO and not _returns_int(binding.selector):
+        if binding.selector != gin_values.MACRO and not _returns_int(binding.selector):
             target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
-            value = replace_macros(binding.value, macros)
-            if isinstance(value, Reference) and value.called and _returns_int(value.selector):
+            value = gin_values.replace_macros(binding.value, macros)
+            if (
+                isinstance(value, gin_values.Reference)
+                and value.called
+                and _returns_int(value.selector)
+            ):
                 with gin.config_scope(list(value.scopes)):
                     value = target_of(value.selector)()
-            value = with_reference_texts(value)
+            value = gin_values.with_reference_texts(value)
             parameters.setdefault(target, {})[binding.parameter] = value
     return parameters
 
@@ -249,7 +250,7 @@ def _register_named(bindings: Sequence[Binding], names: Mapping[str, tuple[str, 
     """Registers what a flag's bindings name, as gin does for files only."""
     for binding in bindings:
         selectors = {reference.selector for reference in binding.references()}
-        for selector in {binding.selector, *selectors} - {MACRO}:
+        for selector in {binding.selector, *selectors} - {gin_values.MACRO}:
             if selector in names and not _is_known(selector):
                 _register(*names[selector])
 

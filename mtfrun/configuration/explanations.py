@@ -10,16 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gin
+from mtfrun.configuration import published
 from mtfrun.configuration.checks import arguments_of, calls_of, last_bindings
 from mtfrun.configuration.files import GinHeader, shipped_gin_files, shipped_headers
 from mtfrun.configuration.gin_values import MACRO, replace_macros, value_text
-from mtfrun.configuration.published import (
-    default_text,
-    is_configurable,
-    load_published,
-    shown_name,
-    signature_of,
-)
 from mtfrun.configuration.statements import (
     Binding,
     Statements,
@@ -63,10 +57,10 @@ def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[
         if function == MACRO:
             continue
         scope = max((binding.scope for binding in arguments.values()), key=len, default="")
-        owner = f"{scope}/" * bool(scope) + shown_name(function)
+        owner = f"{scope}/" * bool(scope) + published.shown_name(function)
         docs = parameter_docs(function)
-        for name, parameter in signature_of(function).items():
-            default = default_text(function, parameter)
+        for name, parameter in published.signature_of(function).items():
+            default = published.default_text(function, parameter)
             setting = Setting(owner, name, default, default, None, (), docs.get(name, ""))
             if name in arguments:
                 value, chain = arguments[name].value, macro_chain(arguments[name].value, macros)
@@ -139,7 +133,11 @@ def explain(name: str) -> list[Explanation]:
     macros = set(macros_of(bindings))
     if name in macros:
         return [_explain_macro(name, bindings)]
-    targets = {full: target for full, target in load_published().items() if is_configurable(target)}
+    targets = {
+        full: target
+        for full, target in published.load_published().items()
+        if published.is_configurable(target)
+    }
 
     def find(name: str) -> Iterable[str]:
         # Two packages export some classes; one name of each is enough.
@@ -148,18 +146,15 @@ def explain(name: str) -> list[Explanation]:
     if named := find(name):
         return [_explain_target(full, targets[full], bindings) for full in named]
     owner, _, parameter = name.rpartition(".")
-    chosen = [full for full in find(owner) if parameter in signature_of(targets[full])]
+    chosen = [full for full in find(owner) if parameter in published.signature_of(targets[full])]
     if chosen:
         return [_explain_parameter(full, targets[full], parameter, bindings) for full in chosen]
-    raise InputError(f"nothing is called {name}{_nearest(name, macros, targets)}")
-
-
-def _nearest(name: str, macros: set[str], targets: Mapping[str, Any]) -> str:
     shorts = {full.partition(".")[2]: target for full, target in targets.items()}
-    parameters = {short: signature_of(target) for short, target in shorts.items()}
+    parameters = {short: published.signature_of(target) for short, target in shorts.items()}
     owned = {f"{short}.{name}" for short, names in parameters.items() for name in names}
-    candidates = {*macros, *targets, *shorts, *owned}.union(*parameters.values())
-    return did_you_mean(name, sorted(candidates)) or "; mtfrun config show lists the gin files"
+    known = {*macros, *targets, *shorts, *owned}.union(*parameters.values())
+    hint = did_you_mean(name, sorted(known)) or "; mtfrun config show lists the gin files"
+    raise InputError(f"nothing is called {name}{hint}")
 
 
 def _is_called(full: str, name: str) -> bool:
@@ -174,32 +169,27 @@ def _explain_macro(name: str, bindings: Sequence[Binding]) -> Explanation:
             if name in listed:
                 is_each = len(parts) == len(listed)
                 meanings[parts[listed.index(name)] if is_each else meaning] = None
-    set_by = [
-        f"{b.place}: {b.value_text}" for b in bindings if b.selector == MACRO and b.scope == name
-    ]
-    used_by = {
-        b.name: None for b in bindings for reference in b.references() if reference.macro == name
-    }
-    return Explanation(name, "macro", "\n".join(meanings), set_by=set_by, used_by=list(used_by))
+    own = [b for b in bindings if b.selector == MACRO and b.scope == name]
+    users = dict.fromkeys(b.name for b in bindings for r in b.references() if r.macro == name)
+    set_by = [f"{b.place}: {b.value_text}" for b in own]
+    return Explanation(name, "macro", "\n".join(meanings), set_by=set_by, used_by=list(users))
 
 
 def _explain_file(header: GinHeader) -> Explanation:
     fields = {"Paper": header.paper, "Cost": header.cost, "Result": header.result}
-    lines = [
-        header.description,
-        *(f"{title}: {text}" for title, text in fields.items() if text),
-        *["Commonly overridden:"] * bool(header.overridden),
-        *(f"{names}: {meaning}" for names, meaning in header.overridden.items()),
-        *(["Command:", header.command] if header.command else []),
-    ]
+    lines = [header.description, *(f"{title}: {text}" for title, text in fields.items() if text)]
+    if header.overridden:
+        lines.append("Commonly overridden:")
+    lines += [f"{names}: {meaning}" for names, meaning in header.overridden.items()]
+    lines += ["Command:", header.command] if header.command else []
     return Explanation(header.name, "gin file", "\n".join(lines))
 
 
 def _explain_target(name: str, target: Any, bindings: Sequence[Binding]) -> Explanation:
     docs = parameter_docs(target)
     parameters = {
-        parameter: (default_text(target, signature), docs.get(parameter, ""))
-        for parameter, signature in signature_of(target).items()
+        parameter: (published.default_text(target, signature), docs.get(parameter, ""))
+        for parameter, signature in published.signature_of(target).items()
     }
     kind = "class" if inspect.isclass(target) else "function"
     set_by = _set_by(name, bindings)
@@ -217,11 +207,11 @@ def _set_by(target: str, bindings: Sequence[Binding], *parameters: str) -> list[
 def _explain_parameter(
     name: str, target: Any, parameter: str, bindings: Sequence[Binding]
 ) -> Explanation:
-    signature = signature_of(target)[parameter]
+    signature = published.signature_of(target)[parameter]
     return Explanation(
         f"{name}.{parameter}",
         "parameter",
         parameter_docs(target).get(parameter, "") or f"Of: {summary(target)}",
-        default=default_text(target, signature) or "none, it must be given",
+        default=published.default_text(target, signature) or "none, it must be given",
         set_by=_set_by(name, bindings, parameter),
     )

@@ -8,12 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from mtfrun.configuration.published import (
-    import_statement,
-    module_names,
-    parameters_of,
-    public_names,
-)
+from mtfrun.configuration import published
 from mtfrun.configuration.statements import short_path
 from mtfrun.errors import ConfigError, did_you_mean, nearest
 
@@ -82,14 +77,14 @@ def explain_missing(error: Exception) -> ConfigError | None:
 
 
 def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
-    parameters = parameters_of(match[1])
+    parameters = published.parameters_of(match[1])
     hint = did_you_mean(match[2], parameters) or f"; it has {', '.join(parameters) or 'none'}"
     return f"{match[1]} has no parameter {match[2]!r}{hint}"
 
 
 def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
-    public = public_names({**module_names(), **imports})
+    public = published.public_names({**published.module_names(), **imports})
     if name in public:  # gin looks it up only in files with dynamic registration
         statement, full_name = public[name]
         write = "" if name == full_name else f"write {full_name}, and "
@@ -104,12 +99,14 @@ def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
 
 def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
-    modules = {**module_names(), **imports}
+    modules = {**published.module_names(), **imports}
     remedy = did_you_mean(name, modules) or "; import its module at the top of this file"
     if name in modules:
-        remedy = f"; add `{import_statement(name, modules[name])}` at the top of this file"
+        remedy = (
+            f"; add `{published.import_statement(name, modules[name])}` at the top of this file"
+        )
     elif not nearest(name, modules):  # a class that is named without its module
-        public = public_names(modules)
+        public = published.public_names(modules)
         if near := nearest(name, public):
             statement, full_name = public[near]
             remedy = f"; write {full_name}, with `{statement}` at the top of this file"

@@ -7,15 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration import gin_values
 from mtfrun.configuration.checks import target_of
-from mtfrun.configuration.gin_values import (
-    MACRO,
-    Reference,
-    map_parts,
-    replace_macros,
-    value_text,
-    with_reference_texts,
-)
 from mtfrun.configuration.published import parameters_of, published_name
 from mtfrun.configuration.statements import (
     Binding,
@@ -67,7 +60,9 @@ class _Parameter:
         self.parameter = binding.parameter
         self.name = f"{binding.scope}/" * bool(binding.scope) + f"{self.target}.{self.parameter}"
         self.refers_to: set[str] = set()
-        self.text = value_text(self._rename(replace_macros(binding.value, macros)))
+        self.text = gin_values.value_text(
+            self._rename(gin_values.replace_macros(binding.value, macros))
+        )
         parameter = parameters_of(binding.selector).get(binding.parameter)
         self.is_default = parameter is not None and self.text == repr(parameter.default)
 
@@ -77,8 +72,8 @@ class _Parameter:
         return self.parameter in neutral or self.target == _EVALUATION
 
     def _rename(self, value: Any) -> Any:
-        if not isinstance(value, Reference):
-            return map_parts(self._rename, value)
+        if not isinstance(value, gin_values.Reference):
+            return gin_values.map_parts(self._rename, value)
         name = _name_of(value.selector)
         self.refers_to.add(name)
         return dataclasses.replace(value, selector=name)
@@ -89,10 +84,10 @@ def hyperparameters(
 ) -> dict[str, bool | float | str]:
     """Returns the values of the macros in use and of the parameters that flags have set."""
     macros = values_of_macros(bindings_in(operative_config))
-    flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
+    flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != gin_values.MACRO}
     values: dict[str, bool | float | str] = {}
     for name, bound in {**macros, **flags}.items():
-        value = with_reference_texts(replace_macros(bound, macros))
+        value = gin_values.with_reference_texts(gin_values.replace_macros(bound, macros))
         is_number = isinstance(value, bool | int | float) and math.isfinite(value)
         values[name] = value if is_number else str(value)
     return values
@@ -141,7 +136,7 @@ def _parameters_in_use(
     # The arguments of functions are bound when gin passes them to a class: gin does not see a call.
     later = (binding for binding in bound if binding.selector not in called)
     for binding in (*operative, *later):
-        if binding.selector != MACRO:
+        if binding.selector != gin_values.MACRO:
             yield _Parameter(binding, macros)
 
 
@@ -173,7 +168,7 @@ def values_of(text: str) -> dict[str, str]:
     >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
     {'optim.Adam.learning_rate': '%LEARNING_RATE'}
     """
-    return {binding.name: value_text(binding.value) for binding in bindings_in(text)}
+    return {binding.name: gin_values.value_text(binding.value) for binding in bindings_in(text)}
 
 
 def changes_of_variables(old: str, new: str) -> list[Change]:
@@ -190,7 +185,7 @@ def _names_below(bindings: Sequence[Binding], sources: tuple[str, ...]) -> set[s
     named = {b.name: b for b in bindings if b.parameter not in _WITHOUT_VARIABLES}
     below: dict[str, list[str]] = {}  # by the name of a macro, or of a class without its module
     for name, binding in named.items():
-        key = binding.scope if binding.selector == MACRO else last_part(binding.selector)
+        key = binding.scope if binding.selector == gin_values.MACRO else last_part(binding.selector)
         below.setdefault(key, []).append(name)
 
     def names_in(name: str) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,53 +87,46 @@ class RunFiles:
                 raise InputError(f"{copy.file!r} is not a file in {' or '.join(FOLDERS)}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Relocation:
+def _relocate(value: Any, run: Path, files: RunFiles, name: str, *, is_path: bool) -> Any:
     """Resolves the paths in the value of the binding `name`; `is_path` if its texts are paths."""
-
-    run: Path
-    files: RunFiles
-    name: str
-    is_path: bool
-
-    def __call__(self, value: Any) -> Any:
-        return self._text(value) if isinstance(value, str) else map_parts(self, value)
-
-    def _text(self, text: str) -> str:
-        if text in self.files.copies:
-            return self._copy(text)
-        if not self.is_path or not text or text.startswith("~") or "://" in text:
-            return text
-        if not os.path.isabs(text):  # noqa: PTH117 - of texts
-            path = os.path.join(self.files.directory, text)  # noqa: PTH118
-            note_path(
-                path,
-                f" ({text!r} in {self.run} is relative to {self.files.directory}, where the run "
-                f"began; name other files with --gin.{self.name}=...)",
-            )
-            return path
-        if Path(text).is_relative_to(self.files.run):
-            return str(self.run / Path(text).relative_to(self.files.run))
-        return text
-
-    def _copy(self, name: str) -> str:
-        copy = self.files.copies[name]
-        path = self.run / copy.file
-        try:
-            if path.parent.is_symlink():
-                raise OSError("its folder is a link")
-            content = read_regular(path, LARGEST_COPY, follows_links=False)
-            if hashlib.sha256(content).hexdigest() != copy.sha256:
-                raise OSError("its content has changed")
-        except OSError as error:
-            raise ConfigError(
-                f"{path}: {error.strerror or error}: it is the run's copy of {name}, SHA-256 "
-                f"{copy.sha256[:12]}...: name another file with --gin.{self.name}=..."
-            ) from error
-        return str(path)
+    if not isinstance(value, str):
+        return map_parts(lambda part: _relocate(part, run, files, name, is_path=is_path), value)
+    if value in files.copies:
+        return _find_copy(run, files.copies[value], value, name)
+    if not is_path or not value or value.startswith("~") or "://" in value:
+        return value
+    if not os.path.isabs(value):  # noqa: PTH117 - of texts
+        path = os.path.join(files.directory, value)  # noqa: PTH118
+        note_path(
+            path,
+            f" ({value!r} in {run} is relative to {files.directory}, where the run began; name "
+            f"other files with --gin.{name}=...)",
+        )
+        return path
+    if Path(value).is_relative_to(files.run):
+        return str(run / Path(value).relative_to(files.run))
+    return value
 
 
-def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[int, Relocation]:
+def _find_copy(run: Path, copy: Copy, original: str, name: str) -> str:
+    path = run / copy.file
+    try:
+        if path.parent.is_symlink():
+            raise OSError("its folder is a link")
+        content = read_regular(path, LARGEST_COPY, follows_links=False)
+        if hashlib.sha256(content).hexdigest() != copy.sha256:
+            raise OSError("its content has changed")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror or error}: it is the run's copy of {original}, SHA-256 "
+            f"{copy.sha256[:12]}...: name another file with --gin.{name}=..."
+        ) from error
+    return str(path)
+
+
+def relocations(
+    bindings: Sequence[Binding], runs: Mapping[str, Path]
+) -> dict[int, Callable[[Any], Any]]:
     """Returns functions that resolve the paths in bindings, by the index of the binding.
 
     The path of a copied file becomes the path of the copy, paths inside the run directory follow
@@ -141,12 +135,14 @@ def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[i
     """
     records = {place: (run, RunFiles.of(run)) for place, run in runs.items()}
     macros = _macros_of_paths(bindings)
-    functions: dict[int, Relocation] = {}
+    functions: dict[int, Callable[[Any], Any]] = {}
     for number, binding in enumerate(bindings):
         run, files = records.get(binding.place.rpartition(":")[0], (None, None))
         if run is not None and files is not None and not binding.from_flag:
             is_path = _is_path(binding) or (binding.selector == MACRO and binding.scope in macros)
-            functions[number] = Relocation(run, files, binding.name, is_path)
+            functions[number] = functools.partial(
+                _relocate, run=run, files=files, name=binding.name, is_path=is_path
+            )
     return functions
 
 

@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from gin import config_parser
+from mtfrun.configuration import gin_values
 from mtfrun.configuration.files import SHIPPED, require_gin_file
-from mtfrun.configuration.gin_values import (
-    A_GIN_FILE,
-    MACRO,
-    Reference,
-    check_size,
-    parse_gin,
-    references_in,
-    shorten_flag,
-    value_text,
-)
 from mtfrun.errors import ConfigError
 from mtfrun.errors.untrusted import open_regular
 
@@ -50,16 +41,16 @@ class Binding:
 
     @property
     def name(self) -> str:
-        if self.selector == MACRO:
+        if self.selector == gin_values.MACRO:
             return self.scope
         return f"{self.scope}/" * bool(self.scope) + f"{self.selector}.{self.parameter}"
 
-    def references(self) -> Iterator[Reference]:
-        yield from references_in(self.value)
+    def references(self) -> Iterator[gin_values.Reference]:
+        yield from gin_values.references_in(self.value)
 
     @property
     def value_text(self) -> str:
-        return value_text(self.value)
+        return gin_values.value_text(self.value)
 
     def source(self, macros: Mapping[str, Binding]) -> Binding:
         """Returns the binding of the macro that sets the value, or this one."""
@@ -69,7 +60,7 @@ class Binding:
 class SourceStatement(NamedTuple):
     statement: Any
     place: str
-    references: Sequence[Reference]
+    references: Sequence[gin_values.Reference]
 
 
 class SourceFile(NamedTuple):
@@ -141,12 +132,12 @@ class Statements:
             if len(content) > _MOST_BYTES:
                 raise ConfigError(f"{what}: it is larger than 1 MiB")
             if b"\0" in content:
-                raise ConfigError(f"{what}: it is binary; {A_GIN_FILE}")
+                raise ConfigError(f"{what}: it is binary; {gin_values.A_GIN_FILE}")
             try:
                 text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
             except UnicodeDecodeError as error:
                 why = f"it is not UTF-8 ({error.reason})"
-                raise ConfigError(f"{what}: {why}; {A_GIN_FILE}") from None
+                raise ConfigError(f"{what}: {why}; {gin_values.A_GIN_FILE}") from None
             self.sources[name] = SourceFile(path, text)
         return self.sources[name]
 
@@ -155,7 +146,7 @@ class Statements:
         if len(entries) != 1 or not isinstance(
             entries[0].statement, config_parser.BindingStatement
         ):
-            raise ConfigError(f'{shorten_flag(flag)}: not one binding "NAME = value"')
+            raise ConfigError(f'{gin_values.shorten_flag(flag)}: not one binding "NAME = value"')
         self._add(entries[0]._replace(place=flag), from_flag=True)
         self.flags.append((flag, text))
 
@@ -182,7 +173,7 @@ class Statements:
             scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
             if not parameter:
                 name = f"{scope}/{selector}" if scope else selector
-                scope, selector, parameter = name, MACRO, "value"
+                scope, selector, parameter = name, gin_values.MACRO, "value"
             value = statement.value
             self.bindings.append(Binding(scope, selector, parameter, value, place, from_flag))
 
@@ -213,7 +204,7 @@ def short_path(path: str | os.PathLike[str]) -> str:
 def macro_chain(value: Any, macros: Mapping[str, Binding]) -> list[Binding]:
     """Returns the macros that a value refers to in turn; the last has the value."""
     chain: list[Binding] = []
-    while isinstance(value, Reference) and value.macro in macros:
+    while isinstance(value, gin_values.Reference) and value.macro in macros:
         chain.append(macros[value.macro])
         value = chain[-1].value
     return chain
@@ -229,7 +220,7 @@ def name_to_override(bindings: Sequence[Binding], parameter: str) -> str:
 
 
 def macros_of(bindings: Iterable[Binding]) -> dict[str, Binding]:
-    return {binding.scope: binding for binding in bindings if binding.selector == MACRO}
+    return {binding.scope: binding for binding in bindings if binding.selector == gin_values.MACRO}
 
 
 def values_of_macros(bindings: Iterable[Binding]) -> dict[str, Any]:
@@ -262,14 +253,14 @@ def last_part(selector: str) -> str:
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
     """A block yields its declaration and its bindings."""
-    statements, references = parse_gin(text, source)
+    statements, references = gin_values.parse_gin(text, source)
     # The parser reads a whole block before it returns the first statement, so that only lines tell
     # which binding a reference belongs to.
     starts = [statement.location.line_num for statement in statements]
     ends = [*starts[1:], sys.maxsize]
     for statement, start, end in zip(statements, starts, ends, strict=False):
-        place = shorten_flag(source) if isinstance(text, str) else f"{source}:{start}"
+        place = gin_values.shorten_flag(source) if isinstance(text, str) else f"{source}:{start}"
         if isinstance(statement, config_parser.BindingStatement):
-            check_size(statement.value, place)
+            gin_values.check_size(statement.value, place)
         statement_references = (r for line, r in references if start <= line < end)
         yield SourceStatement(statement, place, tuple(statement_references))

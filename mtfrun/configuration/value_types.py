@@ -18,8 +18,12 @@ from mtfrun.configuration.statements import Binding
 from mtfrun.errors import ConfigError, nearest
 
 _PLAIN = (int, float, bool, str, type(None))
-_LISTS = (list, tuple, Sequence, Collection, Iterable)
-_MAPPINGS = (dict, Mapping)
+_VALUE, _LIST, _MAPPING, _REFERENCE = "a value", "a list", "a dictionary", "a reference"
+_KINDS = {
+    **dict.fromkeys((list, tuple, Sequence, Collection, Iterable), _LIST),
+    **dict.fromkeys((dict, Mapping), _MAPPING),
+    **dict.fromkeys(_PLAIN, _VALUE),
+}
 _Macros = Mapping[str, Binding]
 
 
@@ -63,10 +67,14 @@ def _annotation(function: Any, parameter: str) -> Any:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    is_union = (
-        isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-    )
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _kind_of(option: Any) -> tuple[str, tuple[Any, ...]]:
+    """Returns the kind of values, and the types of their items."""
+    items = tuple(a for a in typing.get_args(option) if a is not ...)
+    return _KINDS.get(typing.get_origin(option) or option, _REFERENCE), items
 
 
 def _misfit(part: Binding, annotation: Any, macros: _Macros) -> Binding | None:
@@ -83,23 +91,17 @@ def _misfit(part: Binding, annotation: Any, macros: _Macros) -> Binding | None:
 
 def _misfit_of_one(part: Binding, option: Any, macros: _Macros) -> Binding | None:
     value = part.value
-    origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
-    if option in _PLAIN:
+    kind, items = _kind_of(option)
+    if kind == _VALUE:
         accepts = type(value) is option or (option is float and type(value) is int)
         return None if accepts else part
-    if origin in _MAPPINGS:
-        if not isinstance(value, dict):
-            return part
-        typed_items = [(x, arguments[:1]) for x in value] + [
-            (x, arguments[1:]) for x in value.values()
-        ]
-    elif origin in _LISTS:
-        if not isinstance(value, list | tuple):
-            return part
-        items = tuple(a for a in arguments if a is not ...)
-        typed_items = [(x, items) for x in value]
-    else:
+    if kind == _REFERENCE:
         return part if _is_reference(option) else None
+    if not isinstance(value, dict if kind == _MAPPING else list | tuple):
+        return part
+    typed_items = [(x, items) for x in value]
+    if kind == _MAPPING:
+        typed_items = [(x, items[:1]) for x in value] + [(x, items[1:]) for x in value.values()]
     wrong = (
         _misfit(replace(part, value=item), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
         for item, allowed in typed_items
@@ -117,11 +119,10 @@ def _is_reference(option: Any) -> bool:
 def _outside(part: Binding, numbers: Collection[float], macros: _Macros) -> Binding | None:
     part = part.source(macros)
     value = part.value
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        items = (_outside(replace(part, value=item), numbers, macros) for item in value)
-        return next((item for item in items if item is not None), None)
+    if isinstance(value, dict | list | tuple):
+        items = value.values() if isinstance(value, dict) else value
+        wrong = (_outside(replace(part, value=item), numbers, macros) for item in items)
+        return next((item for item in wrong if item is not None), None)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return part if is_number and value not in numbers else None
 
@@ -129,25 +130,20 @@ def _outside(part: Binding, numbers: Collection[float], macros: _Macros) -> Bind
 def _type_text(annotation: Any) -> str:
     texts = []
     for option in _options(annotation):
-        origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
-        items = tuple(a for a in arguments if a is not ...)
-        if option in _PLAIN:
-            texts.append("None" if option is type(None) else option.__name__)
-        elif origin in _MAPPINGS:
-            texts.append("a dictionary")
-        elif origin in _LISTS:
-            item_text = f" of {_type_text(typing.Union[items])}" if items else ""  # noqa: UP007
-            texts.append(f"a list{item_text}")
-        else:
-            texts.append("a reference")
-    return " or ".join(dict.fromkeys(sorted(texts, key="a reference".__eq__)))
+        kind, items = _kind_of(option)
+        if kind == _VALUE:
+            kind = "None" if option is type(None) else option.__name__
+        elif kind == _LIST and items:
+            kind += f" of {_type_text(typing.Union[items])}"  # noqa: UP007
+        texts.append(kind)
+    return " or ".join(dict.fromkeys(sorted(texts, key=_REFERENCE.__eq__)))
 
 
 def _hint(value: Any, annotation: Any) -> str:
     options = [option for option in _options(annotation) if option is not type(None)]
     if all(map(_is_reference, options)):
         return _as_reference(value)
-    if all((typing.get_origin(option) or option) in _LISTS for option in options):
+    if all(_kind_of(option)[0] == _LIST for option in options):
         return "" if isinstance(value, list | tuple | dict) else f": [{value!r}]"
     if isinstance(value, float) and int in options and value.is_integer():
         return f"; write {int(value)}"

@@ -230,8 +230,10 @@ def fail(line: str, *, may_follow: bool = False) -> bool:
     return _OURS.group.fail(line, may_follow=may_follow)
 
 
-def end(code: int) -> NoReturn:
-    """Ends this process after `fail`; the end of Python would wait for the other processes."""
+def end(code: int) -> None:
+    """Ends one of several processes after `fail`: the end of Python would wait for the others."""
+    if count() == 1:
+        return
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -9,6 +9,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,18 +58,21 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    items: Sequence[Any]
+    items: dict[str, Any]  # by the text that words are looked for in
     if _is_list(flags):
-        items = list(shipped_headers().values())
-        texts = [f"{header.name} {header.description}" for header in items]
-        names = [word for header in items for word in (header.name, header.name.split("/")[-1])]
+        headers = list(shipped_headers().values())
+        items = {f"{header.name} {header.description}": header for header in headers}
+        names = [word for header in headers for word in (header.name, header.name.split("/")[-1])]
     else:
-        items = _settings(flags, None if flags.gin_file else flags.model_dir)
-        texts = [" ".join((f"{x.owner}.{x.name}", *x.macros, x.doc)) for x in items]
-        names = list(dict.fromkeys(setting.name for setting in items))
+        settings = _settings(flags, None if flags.gin_file else flags.model_dir)
+        items = {" ".join((f"{x.owner}.{x.name}", *x.macros, x.doc)): x for x in settings}
+        names = list(dict.fromkeys(setting.name for setting in settings))
     words = [word.lower() for word in flags.words]
-    has_words = [not words or any(word in text.lower() for word in words) for text in texts]
-    chosen = list(itertools.compress(items, has_words))
+    chosen = [
+        item
+        for text, item in items.items()
+        if not words or any(word in text.lower() for word in words)
+    ]
     if not chosen:
         hint = did_you_mean(flags.words[0], names) or "; without words config show lists all"
         raise InputError(f"nothing has {' or '.join(flags.words)!r}{hint}")
@@ -149,12 +153,11 @@ def _check_diff(flags: argparse.Namespace) -> None:
 def _run_diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.errors.differences import changes
 
-    def values_of_word(word: str) -> dict[tuple[str, str], str | None]:
+    values = []
+    for word in flags.words:
         is_run = find_gin_file(word, flags.gin_search_paths) is None and Path(word).is_dir()
         settings = _settings(flags, word) if is_run else _settings(flags, None, word)
-        return {(setting.owner, setting.name): setting.value for setting in settings}
-
-    values = list(map(values_of_word, flags.words))
+        values.append({(setting.owner, setting.name): setting.value for setting in settings})
     differences = [(*d.path[0], d.old, d.new) for d in changes(*values)]
     if flags.json:
         fields = ("owner", "name", "a", "b")
@@ -175,11 +178,13 @@ def _difference_lines(
     owners: Sequence[set[str]],
 ) -> list[str]:
     lines = [f"- {names[0]}", f"+ {names[1]}"]
-    shared = sorted((d for d in differences if d[0] in owners[0] & owners[1]), key=lambda d: d[0])
-    for owner, group in itertools.groupby(shared, key=lambda difference: difference[0]):
+    shared = sorted((d for d in differences if d[0] in owners[0] & owners[1]), key=itemgetter(0))
+    for owner, group in itertools.groupby(shared, key=itemgetter(0)):
         lines += ["", f"{owner}:"]
-        for _, name, old, new in group:
-            lines += [shorten(f"{s}   {name} = {v}", WIDTH) for s, v in (("-", old), ("+", new))]
+        for _, name, *both in group:
+            lines += [
+                shorten(f"{s}   {name} = {v}", WIDTH) for s, v in zip("-+", both, strict=True)
+            ]
     for sign, alone in (("-", owners[0] - owners[1]), ("+", owners[1] - owners[0])):
         if alone:
             text = ", ".join(sorted(alone))

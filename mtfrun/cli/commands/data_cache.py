@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtfrun.cli import command as cli
 from mtfrun.display import progress
@@ -14,10 +13,6 @@ from mtfrun.display.formats import bytes_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import print_table
 from mtfrun.errors import InputError
-
-if TYPE_CHECKING:
-    from mtfrun.data.cache.directory import CacheChoice
-
 
 _DESCRIPTION = """\
 Builds the caches of a configuration's texts, or lists, checks and deletes caches.
@@ -71,17 +66,16 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.data.cache.directory import CacheChoice
-
     if flags.list:
         return _list_caches(flags)
-    if flags.verify and not flags.gin_file and flags.model_dir is None:
-        return _verify_all(flags)
+    is_configured = flags.gin_file or flags.model_dir is not None
+    return _build_caches(flags) if is_configured else _verify_all(flags)
+
+
+def _build_caches(flags: argparse.Namespace) -> int:
+    from mtfrun.data.cache.directory import CacheChoice
+
     choice = CacheChoice(flags.tasks or ".*", flags.cache_dir, flags.overwrite, anew=flags.verify)
-    return _build_caches(flags, choice)
-
-
-def _build_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
     configured = cli.configured_data(flags)
     data, splits = configured.data, configured.splits
     if not data.cached_tasks:
@@ -108,12 +102,13 @@ def _verify_all(flags: argparse.Namespace) -> int:
     for directory in _choose_caches(flags):
         if not (directory / MANIFEST).exists():  # being built, or left by a killed build
             continue
+        result = "good"
         try:
             _compare(directory)
-            print(f"{_cache_name(directory)}: good", flush=True)
         except DamagedCacheError as error:
             damaged.append(_cache_name(directory))
-            print(f"{_cache_name(directory)}: {error.reason}", flush=True)
+            result = error.reason
+        print(f"{_cache_name(directory)}: {result}", flush=True)
     if damaged:
         what = f"{len(damaged)} cache(s) in {resolve_cache_dir(flags.cache_dir)} are damaged"
         raise DataError(f"{what}, the first is {damaged[0]}: --remove deletes caches")

@@ -190,19 +190,18 @@ def detail_lines(details: Mapping[str, Any], split: str) -> list[str]:
         count, split_size = examples[metrics[0]], examples[name]
         number = f"all {count:,}" if count == split_size else f"{count:,} of the {split_size:,}"
         lines.append(f"{', '.join(metrics)}: of {number} examples of {split}")
+    accuracies = {name: f"{x:.4f}" for name, x in details.get("class_accuracy", {}).items()}
     if "confusion" in details:
         labels, counts = details["confusion"].values()
         rows = []
         for name, row in zip(labels, counts, strict=False):
             wrong = [(n, other) for n, other in zip(row, labels, strict=True) if other != name]
             most, other = max(wrong, default=(0, ""))
-            accuracy = details["class_accuracy"].get(name)
-            share = "-" if accuracy is None else f"{accuracy:.4f}"
-            rows.append((name, f"{sum(row):,}", share, f"{other} ({most:,})" if most else ""))
+            mistake = f"{other} ({most:,})" if most else ""
+            rows.append((name, f"{sum(row):,}", accuracies.get(name, "-"), mistake))
         lines += table_lines(("class", "examples", "accuracy", "most often taken for"), rows, None)
-    elif "class_accuracy" in details:
-        rows_of_labels = [(name, f"{x:.4f}") for name, x in details["class_accuracy"].items()]
-        lines += table_lines(("label", "accuracy"), rows_of_labels, None)
+    elif accuracies:
+        lines += table_lines(("label", "accuracy"), list(accuracies.items()), None)
     return lines
 
 

@@ -62,10 +62,9 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    return _print_curves(flags) if flags.curves else _print_runs(flags)
-
-
-def _print_runs(flags: argparse.Namespace) -> int:
+    if flags.curves:
+        _print_curves(flags)
+        return 0
     from mtfrun.rundir.run_summary import as_json, error_lines, metric_of, runs_table, varied_names
 
     by_path: dict[pathlib.Path, RunSummary] = {}
@@ -138,7 +137,7 @@ _TRAIN_METRICS = ("loss", "accuracy")
 _EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
 
-def _print_curves(flags: argparse.Namespace) -> int:
+def _print_curves(flags: argparse.Namespace) -> None:
     from mtfrun.files import RunDirError
     from mtfrun.metrics.curves import read_curves
     from mtfrun.rundir import RunDirectory
@@ -150,7 +149,6 @@ def _print_curves(flags: argparse.Namespace) -> int:
     if not any((*train.values(), *evaluations.values())):
         raise RunDirError(f"{run.path} has no curves yet: train writes them every LOG_EVERY steps")
     print_lines(*curve_table(train, evaluations, flags.rows or 12))
-    return 0
 
 
 def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:

@@ -87,13 +87,11 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
     result = run_training(prepare(cli.settings_of(flags)), run, command, choices)
-    if result.signal is not None:
-        stopped = f"stopped and saved at step {result.step}"
-        if not result.is_saved:
-            stopped = "stopped before the first step"
-        progress.note(f"mtfrun: {stopped}; the same command resumes")
-        return 128 + result.signal
-    return 0
+    if result.signal is None:
+        return 0
+    saved = f"and saved at step {result.step}" if result.is_saved else "before the first step"
+    progress.note(f"mtfrun: stopped {saved}; the same command resumes")
+    return 128 + result.signal
 
 
 COMMANDS = [
