@@ -33,7 +33,7 @@ from mtfrun.cli.commands import (
 )
 from mtfrun.cli.commands import eval as eval_command
 from mtfrun.cli.process_flags import add_process_flags, check_processes
-from mtfrun.configuration.entry_points import distribution_of, load_entry_points
+from mtfrun.configuration.entry_points import entry_points, load_entry_points
 from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.errors import InputError, did_you_mean, shorten
 from mtfrun.errors.url_secrets import mask_urls
@@ -91,7 +91,7 @@ def all_commands() -> dict[str, Command]:
     commands = {command.name: command for module in _MODULES for command in module.COMMANDS}
     sources = dict.fromkeys(commands, "mtfrun")
     for entry, module in load_entry_points(_GROUP).items():
-        source = f"{entry!r} of {distribution_of(_GROUP, entry)}"
+        source = f"{entry!r} of {entry_points(_GROUP)[entry][0]}"
         for command in module.COMMANDS:
             if command.name in commands:
                 both = f"{sources[command.name]} and {source}"

@@ -19,7 +19,7 @@ from mtfrun.errors import ConfigError, nearest
 
 _PLAIN = (int, float, bool, str, type(None))
 _VALUE, _LIST, _MAPPING, _REFERENCE = "a value", "a list", "a dictionary", "a reference"
-_KINDS = {
+_KINDS: Mapping[Any, str] = {
     **dict.fromkeys((list, tuple, Sequence, Collection, Iterable), _LIST),
     **dict.fromkeys((dict, Mapping), _MAPPING),
     **dict.fromkeys(_PLAIN, _VALUE),
@@ -100,7 +100,7 @@ def _misfit_of_one(part: Binding, option: Any, macros: _Macros) -> Binding | Non
     if not isinstance(value, dict if kind == _MAPPING else list | tuple):
         return part
     typed_items = [(x, items) for x in value]
-    if kind == _MAPPING:
+    if isinstance(value, dict):
         typed_items = [(x, items[:1]) for x in value] + [(x, items[1:]) for x in value.values()]
     wrong = (
         _misfit(replace(part, value=item), typing.Union[allowed or (Any,)], macros)  # noqa: UP007

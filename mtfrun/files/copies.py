@@ -137,8 +137,8 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
                 missing[name] = path
         with progress.waiting(f"downloading {len(missing)} file(s) of {store.url}"):
             download(store, {name: files[name].bytes for name in missing}, missing, downloads)
-        states |= {_local(name): [*files[name]] for name in missing}
         if missing:
+            states |= {_local(name): [*files[name]] for name in missing}
             (downloads / _STATE).write_text(json.dumps(states))
             (downloads / _STATE).replace(directory / _STATE)
     for name, file in files.items():

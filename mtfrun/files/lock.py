@@ -17,7 +17,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write, read_json
 from mtfrun.files.errors import RunDirError, reason
 
-_ATTEMPTS, _PAUSE_SECS = 5, 0.05
+_ATTEMPTS, _PAUSE_SECS = 4, 0.05
 
 
 def lock_file(path: pathlib.Path, *, waits: bool = True) -> io.FileIO:
@@ -28,7 +28,7 @@ def lock_file(path: pathlib.Path, *, waits: bool = True) -> io.FileIO:
     """
     file = open_to_write(path, "rb+")
     try:
-        for _ in range(0 if waits else _ATTEMPTS - 1):
+        for _ in range(0 if waits else _ATTEMPTS):
             # `is_locked` of another process holds a lock for a moment.
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

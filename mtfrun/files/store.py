@@ -92,7 +92,8 @@ class Store:
         self._root = root.rstrip("/")
         # Object stores, whose file systems are asynchronous, copy and delete, and so does the
         # generic method.
-        fsspec = _fsspec()
+        import fsspec  # noqa: PLC0415 - takes a tenth of a second
+
         self._is_local = "file" in fsspec.utils.stringify_path(self._system.protocol)
         is_generic = type(self._system).mv is fsspec.AbstractFileSystem.mv
         self._renames = not (is_generic or self._system.async_impl)
@@ -234,23 +235,15 @@ class Store:
             raise StoreError(f"{what} {place}: {reason or type(error).__name__}") from error
 
 
-def _fsspec() -> Any:
-    try:
-        import fsspec  # noqa: PLC0415 - of an extra
-
-        return fsspec
-    except ImportError as error:
-        raise InputError(f"URLs need fsspec: {_INSTALL}") from error
-
-
 def _file_system(url: str) -> tuple[Any, str]:
     match = _URL.match(url)
     if "::" in url:
         raise InputError(f"{mask_url(url)}: URLs within URLs are not read: name the store's")
     if match is None:
         raise InputError(f"{mask_url(url)}// names no bucket or directory: name one")
+    import fsspec  # noqa: PLC0415 - takes a tenth of a second
+
     protocol = match[1]
-    fsspec = _fsspec()
     try:
         # Listings are not cached: other processes write there.
         files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)

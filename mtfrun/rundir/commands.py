@@ -118,9 +118,8 @@ def run_versions() -> dict[str, str]:
 def read_commands(run: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Returns the records of a run by their files, oldest first; RunDirError if one is damaged."""
     directory = pathlib.Path(run, "commands")
-    paths = sorted(directory.iterdir()) if directory.is_dir() else []
     records: dict[str, dict[str, Any]] = {}
-    for path in paths:
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if _FILE.fullmatch(path.name):
             with run_dir_errors(f"{path} is damaged", "remove it", OSError, ValueError):
                 record = read_json(path, follows_links=False)

@@ -53,11 +53,10 @@ class InitReport:
     unused: Sequence[str]
 
     def problems(self) -> str:
-        nearest_names = {path: nearest(path, self.unused) for path in self.missing[:_NAMED]}
-        missing = [
-            f"{path} (nearest: {name})" if (name := nearest_names.get(path)) else path
-            for path in self.missing
-        ]
+        missing = list(self.missing)
+        for i, path in enumerate(missing[:_NAMED]):
+            if near := nearest(path, self.unused):
+                missing[i] = f"{path} (nearest: {near})"
         parts = {
             "lacks": missing,
             "has other sizes for": [f"{path} ({why})" for path, why in self.misshaped.items()],
@@ -227,15 +226,14 @@ def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
 
 def find_checkpoint(path: str) -> tuple[pathlib.Path | None, int | None]:
     """Returns the directory and the step, None for the newest, of checkpoints with manifests."""
-    path = registry.local_source(path)
-    for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
+    local = pathlib.Path(registry.local_source(path))
+    for directory in (local, local / CHECKPOINTS):
         if list_steps(directory) or lost_manifests(directory):
             return directory, None
-    match = PREFIX.fullmatch(pathlib.Path(path).name)
-    directory = pathlib.Path(path).parent
-    if match is None or int(match[1]) not in list_steps(directory):
+    match = PREFIX.fullmatch(local.name)
+    if match is None or int(match[1]) not in list_steps(local.parent):
         return None, None
-    return directory, int(match[1])
+    return local.parent, int(match[1])
 
 
 def _prefix(path: str) -> str:

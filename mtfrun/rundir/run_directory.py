@@ -59,7 +59,6 @@ class RunDirectory:
         self._checkpoints_path = self._path / CHECKPOINTS
         self._lock_path = self._path / ".lock"
         self.config_path = str(self._path / CONFIG)
-        self.decodes_path = str(self._path / "decodes")
 
     def __repr__(self) -> str:
         return f"RunDirectory({self.path!r})"
@@ -69,7 +68,7 @@ class RunDirectory:
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         if not processes.is_first():
             return
-        folder = pathlib.Path(self.decodes_path)
+        folder = self._path / "decodes"
         try:
             refuse_link(folder)
             atomic_write(folder / f"eval_{step}.jsonl", "".join(lines))
@@ -77,10 +76,8 @@ class RunDirectory:
             logging.warning("%s", error)
 
     def prepare(self) -> None:
-        what, remedy = (
-            f"--model_dir {self.path}",
-            "name a directory you may write to, or free space there",
-        )
+        what = f"--model_dir {self.path}"
+        remedy = "name a directory you may write to, or free space there"
         with run_dir_errors(f"{what} cannot be written", remedy):
             if self._path.exists() and not self._path.is_dir():
                 raise RunDirError(f"{what} is a file, not a directory: name another --model_dir")

@@ -155,65 +155,63 @@ class RunRecord:
     """Only the holder of the run's lock may write. A failure to write is a warning, once."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._status_path, self._metrics_path = (
-            pathlib.Path(directory, name) for name in RECORD_FILES
-        )
-        self._swept_path = pathlib.Path(directory, SWEPT)
+        names = (*RECORD_FILES, SWEPT)
+        self._status, self._metrics, self._swept = (pathlib.Path(directory, x) for x in names)
         self._has_warned = False
 
     def write_swept(self, swept: SweptRun) -> None:
         fields = mask_json(dataclasses.asdict(swept))
-        self._write(self._swept_path, json.dumps(fields, indent=1) + "\n")
+        self._write(self._swept, json.dumps(fields, indent=1) + "\n")
 
     def swept(self) -> SweptRun | None:
         """Returns None for a run without a sweep."""
-        try:
-            swept = SweptRun(**read_json(self._swept_path, follows_links=False))
+        with contextlib.suppress(OSError, *_DAMAGE):
+            swept = SweptRun(**read_json(self._swept, follows_links=False))
             return swept if swept.is_valid() else None
-        except (OSError, *_DAMAGE):
-            return None
+        return None
 
     def write_status(self, status: Status) -> None:
         fields = {**dataclasses.asdict(status), "values": numbers_as_json(status.values)}
         fields |= fields.pop("cost")
-        self._write(self._status_path, json.dumps(mask_json(fields), indent=1) + "\n")
+        self._write(self._status, json.dumps(mask_json(fields), indent=1) + "\n")
 
     def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
         lines = [
             json.dumps({"step": step, **numbers_as_json(by_step[step])}) + "\n"
             for step in sorted(by_step)
         ]
-        self._write(self._metrics_path, "".join(lines))
+        self._write(self._metrics, "".join(lines))
 
     def status(self) -> Status | None:
         """The newest status; None without one that can be read."""
-        try:
-            fields = read_json(self._status_path, follows_links=False)
+        with contextlib.suppress(OSError, *_DAMAGE):
+            fields = read_json(self._status, follows_links=False)
             names = [f.name for f in dataclasses.fields(RunCost) if f.name in fields]
             cost = RunCost(**{name: fields.pop(name) for name in names})
             status = Status(**{**fields, "values": numbers_from_json(fields["values"])}, cost=cost)
             return status if status.is_valid() else None
-        except (OSError, *_DAMAGE):
-            return None
+        return None
 
     def metrics(self) -> dict[int, dict[str, float]]:
         """By step and name; empty without the file."""
         remedy = "remove it; early stopping then counts anew"
         with (
-            run_dir_errors(f"{self._metrics_path} is damaged", remedy, OSError, *_DAMAGE),
+            run_dir_errors(f"{self._metrics} is damaged", remedy, OSError, *_DAMAGE),
             contextlib.suppress(FileNotFoundError),
         ):
-            content = read_regular(self._metrics_path, LARGEST_TEXT, follows_links=False)
+            content = read_regular(self._metrics, LARGEST_TEXT, follows_links=False)
             lines = [parse_json(line) for line in content.splitlines()]
-            return {_step(line.pop("step")): numbers_from_json(line) for line in lines}
+            by_step = {line.pop("step"): numbers_from_json(line) for line in lines}
+            if wrong := [x for x in by_step if type(x) is not int or not 0 <= x < _LATEST]:
+                raise InputError(f"a step is {wrong[0]!r:.80}")
+            return by_step
         return {}
 
     def evaluations(self) -> list[StepMetrics]:
         """By ascending step; empty if their file is damaged."""
-        try:
+        by_step: dict[int, dict[str, float]] = {}
+        with contextlib.suppress(RunDirError):
             by_step = self.metrics()
-        except RunDirError:
-            return []
         kind = "eval/"
         named = {
             step: {k.removeprefix(kind): x for k, x in values.items() if k.startswith(kind)}
@@ -233,12 +231,6 @@ class RunRecord:
 def numbers_as_json(values: Mapping[_Key, float]) -> dict[_Key, float | None]:
     """JSON has no infinity and no NaN: null for them."""
     return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
-
-
-def _step(value: object) -> int:
-    if type(value) is not int or not 0 <= value < _LATEST:
-        raise InputError(f"a step is {value!r:.80}")
-    return value
 
 
 def numbers_from_json(values: Mapping[str, Any]) -> dict[str, float]:

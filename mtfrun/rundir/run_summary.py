@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mtfrun.configuration.hyperparameters import values_of
+from mtfrun.configuration.run_files import CONFIG
 from mtfrun.display.formats import json_time, metric_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, did_you_mean
@@ -66,19 +67,19 @@ class RunSummary:
 def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
     """Returns the summary; a directory that does not exist is a waiting run."""
     run = RunDirectory(directory)
-    record = run.record()
+    record, is_training = run.record(), run.is_training()
     status = record.status()
     step, damage = _newest_checkpoint(directory)
     evaluations, swept = record.evaluations(), record.swept()
     config: Mapping[str, str] = swept.values if swept is not None else {}
     with contextlib.suppress(OSError, ValueError):  # a ConfigError too
-        text = read_regular_text(directory / "config.gin", follows_links=False)
+        text = read_regular_text(directory / CONFIG, follows_links=False)
         config = values_of(mask_urls(text)) or config
-    if status is None and step is None and not run.is_training():
+    if is_training:
+        state, error = "running", ""
+    elif status is None and step is None:
         state, error = ("waiting", "") if swept is None else (swept.state or "waiting", swept.error)
         return RunSummary(name, state, error, None, 0, [], config, swept)
-    if run.is_training():
-        state, error = "running", ""
     elif damage:
         state, error = "damaged", damage
     elif status is None:
@@ -120,11 +121,10 @@ def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    has_config = (path / "config.gin").is_file()
+    if any((path / name).is_file() for name in ("status.json", SWEPT)):
+        return True
     records = ("commands", "checkpoints", "import.json")
-    return any((path / name).is_file() for name in ("status.json", SWEPT)) or (
-        has_config and any((path / name).exists() for name in records)
-    )
+    return (path / CONFIG).is_file() and any((path / name).exists() for name in records)
 
 
 def _newest_checkpoint(directory: pathlib.Path) -> tuple[int | None, str]:
@@ -211,7 +211,7 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
             for name, best in bests.items()
             if best is not None
         },
-        "speed": _finite(status.speed) if status and status.speed is not None else None,
+        "speed": _finite(status.speed) if status else None,
         "speed_unit": f"{status.unit}/s" if status and status.unit else None,
         "date": status and json_time(status.time),
         **dataclasses.asdict(status.cost if status else RunCost()),
@@ -228,10 +228,10 @@ def mark_best(values: Sequence[float], metric: str) -> list[str]:
 
 def speed_text(summary: RunSummary) -> str:
     status = summary.status
-    if status is None or status.speed is None or not math.isfinite(status.speed):
+    if status is None or _finite(status.speed) is None:
         return "-"
     return f"{short_number(status.speed)} {status.unit}/s"
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

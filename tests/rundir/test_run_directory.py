@@ -31,7 +31,6 @@ def test_files_have_their_names(tmp_path: pathlib.Path) -> None:
             writer.scalars({"loss": 1.0}, 3)
         run.write_config("")
         run.record_command(["mtfrun"])
-    assert run.decodes_path == str(tmp_path / "decodes")
     assert {"checkpoints/ckpt-3.json", "config.gin", "commands/0001.json", ".lock"} <= {
         str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")
     }

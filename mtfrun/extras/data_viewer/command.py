@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, at_least, configured_data, require_configuration
+from mtfrun.cli import command as cli
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines, print_styled
 from mtfrun.errors import InputError
@@ -38,7 +38,7 @@ configured lengths; for every split, the share of the positions of its rows that
 def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", default="train", help="train (default) or another split")
-    add("--rows", type=at_least(1), default=3, help="number of rows; 3 by default")
+    add("--rows", type=cli.at_least(1), default=3, help="number of rows; 3 by default")
     add_row_flags(parser)
     add("--stats", action="store_true", help="print lengths, and what is cut and padded")
 
@@ -50,7 +50,7 @@ def add_row_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_show(flags: argparse.Namespace) -> None:
-    require_configuration(flags)
+    cli.require_configuration(flags)
     if flags.stats and (flags.tokens or flags.html):
         raise InputError("--stats prints lengths alone: leave --tokens and --html out")
 
@@ -60,7 +60,7 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.extras.data_viewer.row_view import rows_of
     from mtfrun.extras.data_viewer.statistics import density_lines, statistics_of
 
-    configured = configured_data(flags)
+    configured = cli.configured_data(flags)
     data, seed, split = configured.data, configured.seed, flags.split
     if flags.stats:
         for name in configured.splits:
@@ -111,7 +111,7 @@ def print_rows(
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "data show",
         _SHOW,
         _run_show,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import RUN_HELP, Command, add_checkpoint, at_least, check_run, settings_of
+from mtfrun.cli import command as cli
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -18,23 +18,23 @@ target takes 4 bytes for each of the K ids, 6 with a vocabulary of more than 65,
 noise, as of span corruption, differ in every epoch and are refused.
 
 """
-    + RUN_HELP
+    + cli.RUN_HELP
 )
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--to", help="the directory to write, which must not exist", path="new directory")
-    add("--top_k", type=at_least(1), default=8, help="ids of each target; 8 by default")
+    add("--top_k", type=cli.at_least(1), default=8, help="ids of each target; 8 by default")
     text = "logits are divided by it; 2 by default, as in teachers/stored_logits.gin"
     add("--temperature", type=float, default=2.0, help=text)
-    add("--batch_size", type=at_least(1), default=64, help="rows at a time; 64 by default")
-    add_checkpoint(parser)
+    add("--batch_size", type=cli.at_least(1), default=64, help="rows at a time; 64 by default")
+    cli.add_checkpoint(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     flags.adapter = None
-    check_run(flags, "latest", "best")
+    cli.check_run(flags, "latest", "best")
     for name, example in (("to", "/tmp/logits"), ("model_dir", "/tmp/teacher")):
         if getattr(flags, name) is None:
             raise InputError(f"data logits needs --{name}={example}")
@@ -45,7 +45,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.extras.distillation.distillation import find_teacher, store_teacher_logits
 
     run = find_trained_run(flags.model_dir)
-    built = build_run(run, settings_of(flags))
+    built = build_run(run, cli.settings_of(flags))
     teacher = find_teacher(run.path, flags.checkpoint)
     restore_model(built, run, teacher.step)
     rows = store_teacher_logits(
@@ -60,4 +60,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("data logits", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]
+COMMANDS = [cli.Command("data logits", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

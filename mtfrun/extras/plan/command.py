@@ -8,14 +8,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from mtfrun.cli.command import (
-    Command,
-    add_json,
-    at_least,
-    check_mesh,
-    require_gin_files,
-    settings_of,
-)
+from mtfrun.cli import command as cli
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 
@@ -53,13 +46,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--layout", help="the layout, 'batch:data;heads:model'", metavar="L")
     add("--device_memory", help="the memory of a device, such as 16GB", metavar="BYTES")
     add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
-    add_json(parser, "print one JSON object")
+    cli.add_json(parser, "print one JSON object")
     add("--picture", help="a file (.svg, .html)", path="new file")
     add("--calibrate", action="store_true", help="measure this machine's devices: --profile")
     add("--search", action="store_true", help="find the fastest mesh and layout for --devices")
     add("--devices", type=int, help="the number of devices of --calibrate or --search")
     add("--profile", help="how fast devices are: a file, a100 or t4", metavar="FILE")
-    add("--candidates", type=at_least(1), help="of --search: at most so many (40)")
+    add("--candidates", type=cli.at_least(1), help="of --search: at most so many (40)")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -68,10 +61,10 @@ def _check(flags: argparse.Namespace) -> None:
     elif other := [name for name in _OF_SEARCH if getattr(flags, name) is not None]:
         raise InputError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
     if not flags.calibrate:
-        require_gin_files(flags)
+        cli.require_gin_files(flags)
     if flags.picture is not None and pathlib.Path(flags.picture).suffix not in _PICTURES:
         raise InputError(f"--picture={flags.picture}: name a file that ends in .svg or .html")
-    check_mesh(flags.mesh, flags.layout)
+    cli.check_mesh(flags.mesh, flags.layout)
 
 
 def _check_search(flags: argparse.Namespace) -> None:
@@ -102,7 +95,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         return calibrate_devices(flags)
     if flags.search:
         return search_layouts(flags)
-    bindings = settings_of(flags).parse()
+    bindings = cli.settings_of(flags).parse()
     mesh = {"shape": flags.mesh, "layout": flags.layout}
     with mtf.planned_meshes():
         config.override(mtf.Mesh, **{k: v for k, v in mesh.items() if v is not None})
@@ -152,4 +145,4 @@ def _dumping_programs(flags: argparse.Namespace) -> Iterator[None]:
             os.environ.update(former)
 
 
-COMMANDS = [Command("plan", _DESCRIPTION, run, _add_flags, _check, around=_dumping_programs)]
+COMMANDS = [cli.Command("plan", _DESCRIPTION, run, _add_flags, _check, around=_dumping_programs)]

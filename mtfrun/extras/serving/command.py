@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import RUN_HELP, Command, add_adapter, add_checkpoint, at_least, check_run
+from mtfrun.cli import command as cli
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError, install_command
@@ -36,7 +36,7 @@ the environment variable {_TOKEN}, or the first line of --token_file: "Authoriza
 It needs Starlette, uvicorn and prometheus_client, the extra "serve".
 
 """
-    + RUN_HELP
+    + cli.RUN_HELP
 )
 
 
@@ -44,25 +44,25 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(devices_per_process=None)  # a server is one process
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="the address to listen at; 127.0.0.1", metavar="HOST")
-    add("--port", type=at_least(0), default=8000, help="8000; 0 for any that is free")
+    add("--port", type=cli.at_least(0), default=8000, help="8000; 0 for any that is free")
     add("--token_file", help="a file whose first line is the token", path="input")
     add("--name", help="the name of the model in requests; by default the name of --model_dir")
-    add_checkpoint(parser)
-    add_adapter(parser)
+    cli.add_checkpoint(parser)
+    cli.add_adapter(parser)
     add(
         "--chat_template",
         help="for /v1/chat/completions: chatml, llama3, plain or zephyr, or a file of a tokenizer "
         "with a chat_template; by default the run's",
     )
-    add("--places", type=at_least(1), default=16, help="rows that are decoded together; 16")
-    add("--max_requests", type=at_least(1), default=64, help="in progress or waiting; 64")
-    add("--max_tokens", type=at_least(1), default=4096, help="of an output; 4096")
-    add("--max_seconds", type=at_least(1, float), default=120.0, help="for a request; 120")
-    add("--max_bytes", type=at_least(1), default=4_000_000, help="of a request; 4,000,000")
+    add("--places", type=cli.at_least(1), default=16, help="rows that are decoded together; 16")
+    add("--max_requests", type=cli.at_least(1), default=64, help="in progress or waiting; 64")
+    add("--max_tokens", type=cli.at_least(1), default=4096, help="of an output; 4096")
+    add("--max_seconds", type=cli.at_least(1, float), default=120.0, help="for a request; 120")
+    add("--max_bytes", type=cli.at_least(1), default=4_000_000, help="of a request; 4,000,000")
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_run(flags, "latest", "best")
+    cli.check_run(flags, "latest", "best")
     if flags.port > 65535:
         raise InputError(f"--port={flags.port} must be at most 65535")
     flags.token = _token(flags.token_file)
@@ -156,4 +156,4 @@ def _template(flags: argparse.Namespace, data: Data) -> ConversationTemplate | N
     return data.conversation_template
 
 
-COMMANDS = [Command("serve", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]
+COMMANDS = [cli.Command("serve", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_json, at_least, configured_data, require_model_dir
+from mtfrun.cli import command as cli
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.extras.audit.commands.ledger import interval
@@ -40,20 +40,20 @@ _BATCH = ("rows", "tokens", "html")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--step", type=at_least(1), help="show the batch of a step; the first one is 1")
+    add("--step", type=cli.at_least(1), help="show the batch of a step; the first one is 1")
     text = "of --step: the first and the last row, such as 1:3"
     add("--rows", type=interval, help=text, metavar="A:B")
     add_row_flags(parser)
     text = "a file with the text; white space at its ends is ignored"
     add("--file", help=text, path="input")
     add("--hashes", help="hashes of documents, separated by commas", metavar="HASHES")
-    add("--document", type=at_least(1), help="the number of a document")
-    add("--most", type=at_least(1), default=20, help="documents, at most; 20 by default")
-    add_json(parser, "print a JSON object for every document")
+    add("--document", type=cli.at_least(1), help="the number of a document")
+    add("--most", type=cli.at_least(1), default=20, help="documents, at most; 20 by default")
+    cli.add_json(parser, "print a JSON object for every document")
 
 
 def _check(flags: argparse.Namespace) -> None:
-    require_model_dir(flags)
+    cli.require_model_dir(flags)
     named = (flags.step, flags.file, flags.hashes, flags.document)
     if len(flags.words) + sum(value is not None for value in named) != 1:
         raise InputError(
@@ -79,7 +79,7 @@ def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
     from mtfrun.extras.data_viewer.row_view import rows_of_tasks, tasks_at
     from mtfrun.files.digests import digest_of_rows
 
-    configured = configured_data(flags)
+    configured = cli.configured_data(flags)
     size, batches = configured.batch_size, batches_at(configured, run, flags.step)
     first, last = flags.rows or (1, size)
     if not 1 <= first <= size:
@@ -120,7 +120,7 @@ def _show_documents(flags: argparse.Namespace, run: RunDirectory) -> int:
             raise InputError(f"--file={flags.file}: cannot read it: {error}") from error
     hashes = flags.hashes.split(",") if flags.hashes else ()
     numbers = () if flags.document is None else (flags.document,)
-    count, configured = 0, configured_data(flags)
+    count, configured = 0, cli.configured_data(flags)
     for document in find_exposed(
         configured, run, flags.most, text=text, hashes=hashes, numbers=numbers
     ):
@@ -138,7 +138,7 @@ def _show_documents(flags: argparse.Namespace, run: RunDirectory) -> int:
 
 
 COMMANDS = [
-    Command(
+    cli.Command(
         "audit rows",
         _DESCRIPTION,
         run,

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from mtfrun.cli.command import Command, add_json, at_least, check_mesh, require_gin_files
+from mtfrun.cli import command as cli
 from mtfrun.errors import ExitCode, InputError
 
 _DESCRIPTION = """\
@@ -34,18 +34,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--mesh", type=lambda text: (text, None), help=text, metavar="M", **in_order)
     text = "the layout of the --mesh before it"
     add("--layout", type=lambda text: (None, text), help=text, metavar="L", **in_order)
-    add("--steps", type=at_least(1), default=3, help="steps of training; 3 by default")
+    add("--steps", type=cli.at_least(1), default=3, help="steps of training; 3 by default")
     text = "the largest relative difference of equal numbers; 0.0001 by default"
-    add("--tolerance", type=at_least(0, float), default=1e-4, help=text)
-    add("--decodes", type=at_least(0), default=4, help="rows to decode; 4 by default")
+    add("--tolerance", type=cli.at_least(0, float), default=1e-4, help=text)
+    add("--decodes", type=cli.at_least(0), default=4, help="rows to decode; 4 by default")
     text = "largest number of new tokens of a decode; 16 by default"
-    add("--decode_length", type=at_least(1), default=16, help=text)
+    add("--decode_length", type=cli.at_least(1), default=16, help=text)
     add("--cpu", action="store_true", help="simulate all devices, though there are accelerators")
-    add_json(parser, "print one JSON object for every mesh")
+    cli.add_json(parser, "print one JSON object for every mesh")
 
 
 def _check(flags: argparse.Namespace) -> None:
-    require_gin_files(flags)
+    cli.require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError("audit verify uses no run: give --gin.INIT_CHECKPOINT for --model_dir")
     meshes: list[tuple[str, str | None]] = []
@@ -56,7 +56,7 @@ def _check(flags: argparse.Namespace) -> None:
             meshes[-1] = (meshes[-1][0], layout)
         else:
             raise InputError(f"--layout={layout} needs a --mesh before it")
-        check_mesh(*meshes[-1])
+        cli.check_mesh(*meshes[-1])
     flags.meshes = meshes
 
 
@@ -66,4 +66,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0 if verify(flags) else ExitCode.NOT_EQUAL
 
 
-COMMANDS = [Command("audit verify", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [cli.Command("audit verify", _DESCRIPTION, run, _add_flags, _check)]
