@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import json
 import os
 import pathlib
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import IO, Any
 
@@ -23,7 +22,6 @@ LAUNCHER = "MTFRUN_LAUNCHER"
 
 # From linux/prctl.h: the signal that the kernel sends to this process when its parent ends.
 _PR_SET_PDEATHSIG = 1
-_BYTES_PER_READ = 1 << 20
 
 
 def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> list[str] | None:
@@ -113,6 +111,7 @@ class AnsweringChild:
         self._most_secs = most_secs
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._reader = concurrent.futures.ThreadPoolExecutor(1, "answers")
 
     def ask(self, request: str) -> dict[str, Any]:
         """Returns the answer to a line; NoAnswerError."""
@@ -122,39 +121,32 @@ class AnsweringChild:
                 self._process = start_child(
                     self._command, self._command, stdin=pipe, stdout=pipe, stderr=silent
                 )
-            return self._answer(self._process, request)
+            process = self._process
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it has ended
+                    process.stdin.write(request.encode("utf-8", "replace") + b"\n")
+                    process.stdin.flush()
+                line = self._reader.submit(process.stdout.readline).result(self._most_secs)
+                if not line.endswith(b"\n"):
+                    raise TimeoutError
+            except TimeoutError:
+                self.close()
+                raise NoAnswerError from None
+            except BaseException:
+                self.close()
+                raise
+            answer: dict[str, Any] = json.loads(line)
+            return answer
 
     def close(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+            process.wait()
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]
-            process.wait()
-
-    def _answer(self, process: subprocess.Popen[bytes], request: str) -> dict[str, Any]:
-        assert process.stdin is not None and process.stdout is not None
-        line, end = bytearray(), time.monotonic() + self._most_secs
-        try:
-            with contextlib.suppress(BrokenPipeError):  # it has ended
-                process.stdin.write(request.encode("utf-8", "replace") + b"\n")
-                process.stdin.flush()
-            descriptor, poll = process.stdout.fileno(), select.poll()
-            poll.register(descriptor, select.POLLIN)
-            while not line.endswith(b"\n") and poll.poll(max(0.0, end - time.monotonic()) * 1000):
-                part = os.read(descriptor, _BYTES_PER_READ)
-                if not part:
-                    break
-                line += part
-        except BaseException:
-            self.close()
-            raise
-        if not line.endswith(b"\n"):
-            self.close()
-            raise NoAnswerError
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
     def __del__(self) -> None:
         self.close()
