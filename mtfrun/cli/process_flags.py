@@ -184,41 +184,39 @@ def local_directories(flags: argparse.Namespace, command: Command) -> Iterator[N
     urls: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
 
-        def open_mirror(url: str, *, writes: bool) -> str:
-            urls[registry.local_path(url)] = url
-            if processes.count() > 1:
-                processes.by_first(lambda: enter(url, writes=writes) and None, "mirror of a run")
-                return registry.local_path(url)
-            return enter(url, writes=writes)
+        def open_mirror(url: str, *, writes: bool = False) -> str:
+            path = registry.local_path(url)
+            urls[path] = url
 
-        def enter(url: str, *, writes: bool) -> str:
-            if not writes:
-                follows = getattr(flags, "continuous", False)
-                return stack.enter_context(registry.reading(url, follows=follows))
-            # --restart moves the files of old checkpoints.
-            is_restarted = getattr(flags, "restart", False)
-            path = stack.enter_context(registry.writing(url, downloads_all=is_restarted))
-            progress.note(f"mtfrun: {url} is {path} on this machine")
+            def enter() -> None:
+                if writes:
+                    # --restart moves the files of old checkpoints.
+                    is_restarted = getattr(flags, "restart", False)
+                    stack.enter_context(registry.writing(url, downloads_all=is_restarted))
+                    progress.note(f"mtfrun: {url} is {path} on this machine")
+                else:
+                    follows = getattr(flags, "continuous", False)
+                    stack.enter_context(registry.reading(url, follows=follows))
+
+            processes.by_first(enter, "mirror of a run")
             return path
 
-        writes = command.writes_run and not getattr(flags, "dry_run", False)
         if is_url(flags.model_dir):
             if not command.takes_url:
                 what = f"--model_dir={flags.model_dir}"
                 raise InputError(f"{what}: {command.name} needs a local directory")
+            writes = command.writes_run and not getattr(flags, "dry_run", False)
             flags.model_dir = open_mirror(flags.model_dir, writes=writes)
         for name in _read_names(flags):
             value = getattr(flags, name)
             if is_url(value):
                 match = _AT_STEP.fullmatch(value)
                 url, step = (match["run"], match["step"]) if match else (value, "")
-                setattr(flags, name, open_mirror(url, writes=False) + step)
+                setattr(flags, name, open_mirror(url) + step)
         if is_url(getattr(flags, "input", None)):
             flags.input = str(local_copy(flags.input))
         if command.words:
-            flags.words = [
-                open_mirror(word, writes=False) if is_url(word) else word for word in flags.words
-            ]
+            flags.words = [open_mirror(word) if is_url(word) else word for word in flags.words]
         try:
             yield
         except StoreError:
