@@ -9,14 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli.command import (
-    GIN_HELP,
-    Command,
-    PathKind,
-    add_shared_flags,
-    check_shared,
-    not_empty,
-)
+from mtfrun.cli import command as cli
 from mtfrun.cli.commands import (
     checkpoint_values,
     checkpoints,
@@ -75,14 +68,14 @@ _MODULES = (
     *(config, data_cache, data_vocab),
     *(checkpoints, checkpoint_values, runs),
 )
-_METAVARS: dict[PathKind, str] = {"input": "FILE", "new file": "FILE", "model": "PATH"}
+_METAVARS: dict[cli.PathKind, str] = {"input": "FILE", "new file": "FILE", "model": "PATH"}
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
 _GROUP = "mtfrun.commands"
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 
 
 @functools.cache
-def all_commands() -> dict[str, Command]:
+def all_commands() -> dict[str, cli.Command]:
     """Returns the commands by name, in the order of the help text: the core's come first.
 
     Raises:
@@ -117,14 +110,14 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        self.paths: list[tuple[str, str, PathKind]] = []
+        self.paths: list[tuple[str, str, cli.PathKind]] = []
         super().__init__(**options)
 
     def add_argument(
-        self, *names: str, path: PathKind | None = None, **options: Any
+        self, *names: str, path: cli.PathKind | None = None, **options: Any
     ) -> argparse.Action:
         if names[0].startswith("--") and not {"action", "choices", "type"} & options.keys():
-            options["type"] = not_empty
+            options["type"] = cli.not_empty
         action = super().add_argument(*names, **options)
         if path is not None:
             flag = f"{names[0]}=" if action.option_strings else ""
@@ -186,7 +179,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     if flags.launched is not None and flags.launched.command not in _launched_commands():
         names = ", ".join(_launched_commands())
         raise InputError(f"launch runs {names}, not {flags.launched.command}")
-    check_shared(flags)
+    cli.check_shared(flags)
     if all_commands()[name].several_processes:
         check_processes(flags)
     all_commands()[name].check(flags)
@@ -248,8 +241,8 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 _STYLE: dict[str, Any] = {"formatter_class": _HelpFormatter, "allow_abbrev": False}
 
 
-def _add_parser(command: Command, words: Any) -> Parser:
-    epilog = GIN_HELP if command.subject == "configuration" else None
+def _add_parser(command: cli.Command, words: Any) -> Parser:
+    epilog = cli.GIN_HELP if command.subject == "configuration" else None
     if command.name == "launch":
         epilog = f"commands: {', '.join(_launched_commands())}"
     parser: Parser = words.add_parser(
@@ -265,7 +258,7 @@ def _add_parser(command: Command, words: Any) -> Parser:
     command.add_flags(parser)
     if command.several_processes:
         add_process_flags(parser)
-    add_shared_flags(parser, command)
+    cli.add_shared_flags(parser, command)
     kinds = {name: kind for _, name, kind in parser.paths}
     for action in parser._actions:
         if (action.metavar, action.nargs, action.choices) == (None, None, None):

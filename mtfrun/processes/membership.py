@@ -15,15 +15,8 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from mtfrun.errors import ExitCode, InputError, LayoutError
 from mtfrun.errors.differences import changes, list_changes
+from mtfrun.processes import group
 from mtfrun.processes.connection import Address, ProcessesError, Timeouts
-from mtfrun.processes.group import (
-    Coordinator,
-    DisagreementError,
-    Group,
-    Worker,
-    process_name,
-    this_process,
-)
 
 _T = TypeVar("_T")
 
@@ -35,7 +28,7 @@ class _Membership:
     """This process's part in a run: `saved_step` is the newest saved step, or 0."""
 
     def __init__(self) -> None:
-        self.group = Group()
+        self.group = group.Group()
         self.waited_secs = 0.0
         self.saved_step: int | None = None
         self.before_exit: Callable[[], object] = lambda: None
@@ -89,15 +82,15 @@ def join(
     address, _OURS.before_exit = Address.parse(coordinator), before_exit
     secret = hashlib.sha256(os.fsencode(token)).hexdigest()
     if index == 0:
-        _OURS.group = Coordinator(count, address, timeouts, _OURS.end, secret)
+        _OURS.group = group.Coordinator(count, address, timeouts, _OURS.end, secret)
     else:
-        _OURS.group = Worker(index, count, address, timeouts, _OURS.end, secret)
+        _OURS.group = group.Worker(index, count, address, timeouts, _OURS.end, secret)
 
 
 def leave() -> None:
     """Waits until all processes call it; then this process is alone again."""
     _OURS.group.leave()
-    _OURS.group = Group()
+    _OURS.group = group.Group()
 
 
 def count() -> int:
@@ -200,15 +193,17 @@ def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None =
     text = json.dumps(settings, sort_keys=True)
     if _all_equal(gather(hashlib.sha256(text.encode()).hexdigest(), f"hash of the {what}")):
         return
-    values = gather([settings, this_process()], what)
+    values = gather([settings, group.this_process()], what)
     if not all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], dict) for v in values):
-        raise DisagreementError(f"a process has sent no {what}: start all with the same program")
+        raise group.DisagreementError(
+            f"a process has sent no {what}: start all with the same program"
+        )
     for index, (other, place) in enumerate(values):
         differing = changes(values[0][0], other, identity=identity)
         if differing:
             raise InputError(
-                f"{process_name(index, count(), place)} differs from process 0 in its {what}: "
-                f"{list_changes(differing)}: start all processes with the same"
+                f"{group.process_name(index, count(), place)} differs from process 0 in its "
+                f"{what}: {list_changes(differing)}: start all processes with the same"
             )
 
 

@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtfrun.cli import command as cli
-from mtfrun.configuration.files import (
-    GinHeader,
-    find_gin_file,
-    require_gin_file,
-    shipped_gin_files,
-    shipped_headers,
-)
+from mtfrun.configuration import files as gin_files
 from mtfrun.display.formats import WIDTH, wrap_lines
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError, did_you_mean, shorten
@@ -60,7 +54,7 @@ def _check_show(flags: argparse.Namespace) -> None:
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     items: dict[str, Any]  # by the text that words are looked for in
     if _is_list(flags):
-        headers = list(shipped_headers().values())
+        headers = list(gin_files.shipped_headers().values())
         items = {f"{header.name} {header.description}": header for header in headers}
         names = [word for header in headers for word in (header.name, header.name.split("/")[-1])]
     else:
@@ -83,7 +77,7 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
+def _header_lines(headers: Sequence[gin_files.GinHeader]) -> list[str]:
     width = max(len(header.name) for header in headers) + 2
     lines = []
     for folder, files in itertools.groupby(headers, key=lambda h: h.name.rpartition("/")[0]):
@@ -155,7 +149,9 @@ def _run_diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     values = []
     for word in flags.words:
-        is_run = find_gin_file(word, flags.gin_search_paths) is None and Path(word).is_dir()
+        is_run = (
+            gin_files.find_gin_file(word, flags.gin_search_paths) is None and Path(word).is_dir()
+        )
         settings = _settings(flags, word) if is_run else _settings(flags, None, word)
         values.append({(setting.owner, setting.name): setting.value for setting in settings})
     differences = [(*d.path[0], d.old, d.new) for d in changes(*values)]
@@ -208,10 +204,10 @@ def _check_explain(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
         raise InputError("config explain needs one name: mtfrun config explain TRAIN_STEPS")
     (word,) = flags.words
-    if word not in shipped_gin_files() and find_gin_file(word) is not None:
+    if word not in gin_files.shipped_gin_files() and gin_files.find_gin_file(word) is not None:
         raise InputError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")
     if word.endswith(".gin"):
-        require_gin_file(word)
+        gin_files.require_gin_file(word)
 
 
 def _run_explain(flags: argparse.Namespace, _: Sequence[str]) -> int:
