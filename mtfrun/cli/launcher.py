@@ -119,8 +119,9 @@ class Children:
                         kill_at = min(kill_at, time.monotonic() + self._grace_secs)
             if kill_at < math.inf:
                 self.kill(only_stopped=time.monotonic() < kill_at)
+        limit = time.monotonic() + _LAST_SECS
         for reader in self._readers:
-            reader.join(_LAST_SECS)
+            reader.join(max(0.0, limit - time.monotonic()))
 
     def close(self) -> None:
         self.kill()

@@ -43,7 +43,7 @@ _OF_SEARCH = ("devices", "profile", "candidates")
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--mesh", help="the axes of the mesh, data:128,model:8", metavar="M")
-    add("--layout", help="the layout, 'batch:data;heads:model'", metavar="L")
+    add("--layout", type=str, help="the layout, 'batch:data;heads:model'", metavar="L")
     add("--device_memory", help="the memory of a device, such as 16GB", metavar="BYTES")
     add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
     cli.add_json(parser, "print one JSON object")
