@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.configuration.entry_points import distribution_of, load_entry_points
+from mtfrun.configuration.entry_points import entry_points, load_entry_points
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import is_directory, is_regular
@@ -114,7 +114,7 @@ def importer_for(path: pathlib.Path) -> Importer:
         raise ConversionError(f"--from={path} is a run of mtfrun: use --model_dir={run}")
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
     classes = load_entry_points(IMPORTERS)
-    by_distribution = sorted(classes, key=lambda x: distribution_of(IMPORTERS, x) == "mtfrun")
+    by_distribution = sorted(classes, key=lambda x: entry_points(IMPORTERS)[x][0] == "mtfrun")
     importers: list[Importer] = [classes[name]() for name in by_distribution]
     for importer in importers:
         if importer.recognises(path):
