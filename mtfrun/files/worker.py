@@ -31,11 +31,6 @@ class Worker(Generic[Item]):
         self._work = work
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the thread was started and has not ended."""
-        return self._thread.is_alive()
-
     def start(self) -> None:
         """Does nothing if the thread was started before."""
         with self.changed:

@@ -16,7 +16,7 @@ def test_a_worker_takes_what_waits_before_it_ends() -> None:
     worker: Worker[int] = Worker(work, "test")
     for item in range(100):
         worker.put(item)
-    assert worker.stop() and not worker.is_running
+    assert worker.stop()
     assert taken == [*range(100)] and worker.error is None
 
 
@@ -24,7 +24,7 @@ def test_stopping_ends_a_pause_and_a_thread_that_never_began() -> None:
     pauses = []
     worker: Worker[None] = Worker(lambda: pauses.append(worker.pause(60.0)), "test")
     worker.start()
-    assert worker.is_running and worker.stop(30.0)
+    assert worker.stop(30.0)
     assert pauses == [True]
     assert Worker[None](pytest.fail, "test").stop()
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,68 +27,43 @@ _MOST_SECS = 10.0
 _MARKS = dict.fromkeys(range(0xFDD0, 0xFDF0), "\ufffd")
 
 
-# With the assistant's turns marked.
-_CHATML = """\
-{% for message in messages %}
-{{ '<|im_start|>' + message['role'] + '\\n' }}
-{%- if message['role'] == 'assistant' %}
-{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}
-{{- '\\n' }}
-{%- else %}
-{{- message['content'] + '<|im_end|>\\n' }}
-{%- endif %}
-{% endfor %}
-{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
-"""
-
-_LLAMA3 = """\
-{{ bos_token }}
+# Expressions of jinja2; the assistant's turns are marked.
+_TEMPLATE = string.Template("""\
+{{- $begin }}
 {%- for message in messages %}
-{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
-{%- set text = message['content'] | trim + '<|eot_id|>' %}
-{%- if message['role'] == 'assistant' %}
-{%- generation %}{{ text }}{% endgeneration %}
+{%- set role, content = message['role'], message['content'] %}
+{{- $head }}
+{%- if role == 'assistant' %}
+{%- generation %}{{ $text + $end }}{% endgeneration %}
 {%- else %}
-{{- text }}
+{{- $text + $end_of_others }}
 {%- endif %}
+{{- $tail }}
 {%- endfor %}
 {%- if add_generation_prompt %}
-{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- set role = 'assistant' %}
+{{- $head }}
 {%- endif %}
-"""
-
-_ZEPHYR = """\
-{%- for message in messages %}
-{{- '<|' + message['role'] + '|>\\n' }}
-{%- if message['role'] == 'assistant' %}
-{%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}
-{%- else %}
-{{- message['content'] + eos_token }}
-{%- endif %}
-{{- '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}
-"""
-
-_PLAIN = """\
-{{ bos_token }}
-{%- for message in messages %}
-{{- message['role'] | capitalize + ':\\n' }}
-{%- if message['role'] == 'assistant' %}
-{%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}
-{%- else %}
-{{- message['content'] }}
-{%- endif %}
-{{- '\\n\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}
-"""
-
+""")
+_PARTS = ("begin", "head", "text", "end", "end_of_others", "tail")
+_FORMATS = {
+    "chatml": (
+        *("''", r"'<|im_start|>' + role + '\n'"),
+        *("content", "'<|im_end|>'", "'<|im_end|>'", r"'\n'"),
+    ),
+    "llama3": (
+        *("bos_token", r"'<|start_header_id|>' + role + '<|end_header_id|>\n\n'"),
+        *("content | trim", "'<|eot_id|>'", "'<|eot_id|>'", "''"),
+    ),
+    "plain": (
+        *("bos_token", r"role | capitalize + ':\n'"),
+        *("content", "eos_token", "''", r"'\n\n'"),
+    ),
+    "zephyr": (*("''", r"'<|' + role + '|>\n'"), *("content", "eos_token", "eos_token", r"'\n'")),
+}
 NAMED: Mapping[str, str] = {
-    "chatml": _CHATML,
-    "llama3": _LLAMA3,
-    "plain": _PLAIN,
-    "zephyr": _ZEPHYR,
+    name: _TEMPLATE.substitute(dict(zip(_PARTS, parts, strict=True)))
+    for name, parts in _FORMATS.items()
 }
 """The templates of common formats."""
 

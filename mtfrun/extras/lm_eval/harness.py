@@ -20,7 +20,7 @@ from mtfrun.display import progress
 from mtfrun.display.progress import Work
 from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError, install_command
-from mtfrun.errors.checks import COUNT, INDEX, check_range
+from mtfrun.errors.checks import INDEX, check_range
 
 with import_tensorflow() if "tensorflow" not in sys.modules else contextlib.nullcontext():
     from mtfrun import mtf
@@ -28,7 +28,6 @@ with import_tensorflow() if "tensorflow" not in sys.modules else contextlib.null
     from mtfrun.data.prompts import bucket
     from mtfrun.experiment import Decoding
     from mtfrun.experiment.records import require, split_into_batches
-    from mtfrun.models import TextModel
 
 # Tokens of an output where a task sets no limit, as lm_eval's other models have it.
 _MOST_TOKENS = 256
@@ -36,13 +35,6 @@ _NO_LIMIT = 1_000_000
 # lm_eval's names of the limit of an output's tokens.
 _LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = ("temperature", "top_k", "top_p")
-
-
-class TokenScores(NamedTuple):
-    """The log-likelihood of ids in nats, and whether each is the likeliest one at its place."""
-
-    log_likelihood: float
-    is_greedy: bool
 
 
 class _Row(NamedTuple):
@@ -85,10 +77,9 @@ class JudgedModel:
     ) -> None:
         super().__init__()
         del device, max_batch_size
-        check_range("max_length", max_length, COUNT, optional=True)
         check_range("prefix_token_id", prefix_token_id, INDEX, optional=True)
         params = {
-            "batch_size": _batch_size(batch_size),
+            "batch_size": None if str(batch_size).startswith("auto") else batch_size,
             "max_length": max_length,
             # The task alone says how long an answer may be.
             "decode_length_multiplier": 0.0,
@@ -112,17 +103,15 @@ class JudgedModel:
         self._decoding = decoding.with_settings({"chat": None})
         self._scores = PairScores(self._decoding, prefix_token_id)
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[TokenScores]:
-        """Returns the score of each (context, continuation)."""
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Returns the score of each (context, continuation), see `PairScores`."""
         return self._scores([self._scores.encode_pair(*request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Returns the log-likelihood of each text, every token of it with all context there is."""
         windows = [list(self._scores.windows(request.args[0])) for request in requests]
         scores = iter(self._scores([pair for text_pairs in windows for pair in text_pairs]))
-        return [
-            float(sum(next(scores).log_likelihood for _ in text_pairs)) for text_pairs in windows
-        ]
+        return [float(sum(next(scores)[0] for _ in text_pairs)) for text_pairs in windows]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Returns the output for each (context, settings), before the first stop string."""
@@ -143,13 +132,16 @@ class JudgedModel:
 
 
 class PairScores:
-    """The log-likelihoods of continuations of ids after their contexts."""
+    """The log-likelihoods of continuations of ids after their contexts.
+
+    A score is the sum in nats, and whether each id is the likeliest at its place.
+    """
 
     def __init__(self, decoding: Decoding, prefix_token_id: int | None) -> None:
         self._experiment = decoding.experiment
         self._rows = decoding.experiment.rows_for(decoding.batch_size)
         self._format = decoding.prompt_format
-        self._model = require(self._experiment.model, TextModel, "lm_eval", "judge another run")
+        self._model = decoding.model
         # An id that is read predicts the next one; as a target it is predicted.
         by_inputs = [set(names) for names in self._model.logits_features]
         self._reads_as_they_are = not self._model.predicts_first_id and {INPUTS} in by_inputs
@@ -163,22 +155,16 @@ class PairScores:
             self._prefix = np.array([self._format.prompt_vocabulary.end_id], np.int32)
         self._program = mtf.function(self._score)
 
-    def __call__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[TokenScores]:
+    def __call__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, bool]]:
         """Returns the score of each continuation after its context, in order."""
         rows = [self._row(*pair) for pair in pairs]
-        longest = {TARGETS: self._longest, **self._format.max_lengths}
-        by_lengths: dict[tuple[int, ...], list[int]] = {}
-        for i, row in enumerate(rows):
-            sizes = {name: len(ids) for name, ids in row.features.items()}
-            key = tuple(bucket(n, longest.get(name, self._longest)) for name, n in sizes.items())
-            by_lengths.setdefault(key, []).append(i)
-        scores: dict[int, TokenScores] = {}
+        # Rows of similar lengths are in one batch.
+        order = sorted(range(len(rows)), key=lambda i: [*map(len, rows[i].features.values())])
+        scores: dict[int, tuple[float, bool]] = {}
         with Work("scoring", len(rows), "requests") as work:
-            for lengths, indices in by_lengths.items():
-                for batch in split_into_batches(indices, self._rows):
-                    results = self._batch([rows[i] for i in batch], lengths)
-                    scores.update(zip(batch, results, strict=True))
-                    work.move_to(len(scores))
+            for batch in split_into_batches(order, self._rows):
+                scores.update(zip(batch, self._batch([rows[i] for i in batch]), strict=True))
+                work.move_to(len(scores))
         return [scores[i] for i in range(len(rows))]
 
     def encode_pair(self, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
@@ -226,8 +212,8 @@ class PairScores:
         ids = ids[-self._longest :]
         return _Row({TARGETS: ids}, ids, max(0, len(ids) - len(continuation)))
 
-    def _batch(self, rows: Sequence[_Row], lengths: Sequence[int]) -> Iterator[TokenScores]:
-        batch = mtf.Dimension("batch", self._rows)
+    def _batch(self, rows: Sequence[_Row]) -> Iterator[tuple[float, bool]]:
+        batch, length = mtf.Dimension("batch", self._rows), 0
 
         def tensor(ids: list[np.ndarray], length: int, padding: int) -> mtf.Tensor:
             array = pad_rows(ids, batch.size, length, padding)
@@ -235,18 +221,19 @@ class PairScores:
             return mtf.import_tf_tensor(self._experiment.mesh, array, dims)
 
         padding = {INPUTS: 0} if INPUTS in self._format.max_lengths else {}
-        pad_id = self._format.output_vocabulary.pad_id
-        features = {
-            name: tensor([row.features[name] for row in rows], length, padding.get(name, pad_id))
-            for name, length in zip(rows[0].features, lengths, strict=True)
-        }
-        expected = tensor([row.expected for row in rows], lengths[-1], 0)
+        pad_id, features = self._format.output_vocabulary.pad_id, {}
+        for name in rows[0].features:
+            ids = [row.features[name] for row in rows]
+            length = bucket(max(map(len, ids)), self._format.max_lengths.get(name, self._longest))
+            features[name] = tensor(ids, length, padding.get(name, pad_id))
+        # The targets, or the inputs of a model that has no other feature, are the last.
+        expected = tensor([row.expected for row in rows], length, 0)
         log_probs, is_greedy = mtf.to_numpy(self._program(features, expected))
         for row, log_probs_of_row, greedy in zip(rows, log_probs, is_greedy, strict=False):
             scored = slice(row.begin, len(row.expected))
             total = float(np.sum(log_probs_of_row[scored], dtype=np.float64))
             self._experiment.require_finite(total, "log-likelihoods")
-            yield TokenScores(total, bool(np.all(greedy[scored])))
+            yield total, bool(np.all(greedy[scored]))
 
     def _score(
         self, features: Mapping[str, mtf.Tensor], expected: mtf.Tensor
@@ -270,14 +257,6 @@ def _decoding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         decoding["temperature"] = 1.0
         decoding |= {name: settings[name] for name in _SAMPLING if name in settings}
     return decoding
-
-
-def _batch_size(value: int | str | None) -> int | None:
-    if value is None or str(value).startswith("auto"):
-        return None
-    if not str(value).isdecimal() or int(value) < 1:
-        raise InputError(f"batch_size={value} must be an integer of at least 1, or auto")
-    return int(value)
 
 
 def register() -> None:

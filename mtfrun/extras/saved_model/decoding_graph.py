@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,42 +14,6 @@ from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.saved_model.export import in_batches
 
 
-class Outputs(NamedTuple):
-    """Of prompts {batch}, best first. All but the last three are [batch, num_outputs, ...], padded.
-
-    Attributes:
-      ids: int32 [batch, num_outputs, longest_output], without the end id.
-      lengths: int32, positions before the end or the limit.
-      finished: bool, whether the end was reached.
-      count: int32 [batch], the number of outputs; the places behind them are empty.
-      read: int32 [batch], the ids of the prompt that were read.
-      truncated: int32 [batch], the ids that were cut off.
-    """
-
-    ids: tf.Tensor
-    lengths: tf.Tensor
-    scores: tf.Tensor
-    finished: tf.Tensor
-    count: tf.Tensor
-    read: tf.Tensor
-    truncated: tf.Tensor
-
-
-class Rows(NamedTuple):
-    """Rows made of prompts; all but `ids` depend only on the number of a prompt's ids.
-
-    `ids` are int32 [batch, width], padded. The rest is int32 [batch]: `prefix` ids at the beginning
-    of an output are the prompt's, `limit` is an output's most ids with the prefix, `program` the
-    index of the program that decodes a row.
-    """
-
-    ids: tf.Tensor
-    lengths: tf.Tensor
-    prefix: tf.Tensor
-    limit: tf.Tensor
-    program: tf.Tensor
-
-
 class DecodingGraph:
     """Decodes as the inference on one device does, with its programs and batches, bit for bit."""
 
@@ -58,7 +21,6 @@ class DecodingGraph:
         # Neither changes an output.
         self._decoding = decoding.with_settings({"draft": None, "log_probs": None})
         prompts = self._prompt_format = decoding.prompt_format
-        self.num_ids = prompts.prompt_vocabulary.size
         self._pad_id = prompts.output_vocabulary.pad_id
         controls = decoding.search.controls
         if controls.stop or controls.constraints:
@@ -79,20 +41,33 @@ class DecodingGraph:
         self._longest = max(dict(shape.lengths)[TARGETS] for shape in shapes)
         self.longest_output = int((self._limits - self._prefixes).max())
 
-    def __call__(self, ids: tf.Tensor, lengths: tf.Tensor) -> Outputs:
-        """ids: int32 [batch, length], without end ids, padded on the right. Traced once."""
-        rows = self.rows(ids, lengths)
+    def decode(self, ids: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the outputs of the signature "decode_ids", best first; traced once.
+
+        ids: int32 [batch, length], without end ids, padded on the right.
+        """
+        row_ids, _ = self.rows(ids, lengths)
+        read = tf.minimum(lengths, self._prompt_format.longest)
+        prefixes, limits, programs = (
+            tf.gather(tf.constant(table), read)
+            for table in (self._prefixes, self._limits, self._programs)
+        )
         if not self._decoding.model.predicts_first_id:
             check = tf.debugging.assert_positive(
-                rows.prefix, "a prompt is empty, and the model does not predict a first token"
+                prefixes, "a prompt is empty, and the model does not predict a first token"
             )
             with tf.control_dependencies([check]):
-                rows = Rows(*map(tf.identity, rows))
-        read = tf.minimum(lengths, self._prompt_format.longest)
-        return self._outputs(rows, self._hypotheses(rows), read, lengths - read)
+                prefixes = tf.identity(prefixes)
+        hypotheses = self._hypotheses(row_ids, prefixes, limits, programs)
+        counts = {"prompt_tokens": read, "truncated_tokens": lengths - read}
+        return {**self._outputs(hypotheses, prefixes, limits), **counts}
 
-    def rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> Rows:
-        """Returns the rows of prompts, cut off as `PromptFormat.row_of` does it."""
+    def rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns int32 [batch, width], padded, and [batch], the number of ids of each row.
+
+        Prompts are cut off as `PromptFormat.row_of` does it.
+        """
+        ids, lengths = self._check(ids, lengths)
         prompts = self._prompt_format
         read = tf.minimum(lengths, prompts.longest)
         positions = tf.range(prompts.longest + len(prompts.after))
@@ -104,11 +79,27 @@ class DecodingGraph:
         row_ids = tf.where(positions < read[:, None], row_ids, prompts.padding)
         for i, number in enumerate(prompts.after):
             row_ids = tf.where(positions == read[:, None] + i, number, row_ids)
-        table = (self._prefixes, self._limits, self._programs)
-        by_length = [tf.gather(tf.constant(column), read) for column in table]
-        return Rows(row_ids, read + len(prompts.after), *by_length)
+        return row_ids, read + len(prompts.after)
 
-    def _hypotheses(self, rows: Rows) -> list[tf.Tensor]:
+    def _check(self, ids: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        columns, size = tf.shape(ids)[1], self._prompt_format.prompt_vocabulary.size
+        within = tf.where(tf.sequence_mask(lengths, columns), ids, 0)
+        checks = [
+            tf.debugging.assert_non_negative(lengths, "lengths must not be negative"),
+            tf.debugging.assert_less_equal(
+                lengths, columns, "lengths must be at most the number of columns of ids"
+            ),
+            tf.debugging.assert_less(
+                within, size, f"ids must be below {size}, the vocabulary's size"
+            ),
+            tf.debugging.assert_non_negative(within, "ids must not be negative"),
+        ]
+        with tf.control_dependencies(checks):
+            return tf.identity(ids), tf.identity(lengths)
+
+    def _hypotheses(
+        self, ids: tf.Tensor, prefixes: tf.Tensor, limits: tf.Tensor, programs: tf.Tensor
+    ) -> list[tf.Tensor]:
         """Returns ids [batch, beam, longest], scores and finished [batch, beam] of all rows."""
         size, beam = self.batch_size, self._decoding.search.beam_size
         outputs = [
@@ -117,14 +108,14 @@ class DecodingGraph:
             tf.TensorSpec([size, beam], tf.bool),
         ]
         # As in `DecodingBatches`: rows of a program follow each other, the shortest prefix first.
-        key = rows.program * (int(self._prefixes.max()) + 1) + rows.prefix
+        key = programs * (int(self._prefixes.max()) + 1) + prefixes
         order = tf.argsort(key, stable=True)
         by_program = []
         for index, shape in enumerate(self._shapes):
-            lines = tf.boolean_mask(order, tf.gather(rows.program, order) == index)
-            inputs = [lines, tf.gather(rows.ids, lines), tf.gather(rows.limit, lines)]
+            lines = tf.boolean_mask(order, tf.gather(programs, order) == index)
+            inputs = [lines, tf.gather(ids, lines), tf.gather(limits, lines), tf.ones_like(lines)]
             decode = functools.partial(self._batch, shape)
-            by_program.append(in_batches(decode, size, [*inputs, tf.ones_like(lines)], outputs))
+            by_program.append(in_batches(decode, size, inputs, outputs))
         places = tf.argsort(order)
         return [tf.gather(tf.concat(xs, 0), places) for xs in zip(*by_program, strict=True)]
 
@@ -137,14 +128,13 @@ class DecodingGraph:
         is_row: tf.Tensor,
     ) -> list[tf.Tensor]:
         """Of a full batch; rows of padding have zeros in all arguments."""
-        size, mesh = self.batch_size, self._decoding.experiment.mesh
-        batch = mtf.Dimension("batch", size)
+        batch, is_row = mtf.Dimension("batch", self.batch_size), is_row[:, None] > 0
 
         def tensor(x: tf.Tensor, *dims: mtf.Dimension) -> mtf.Tensor:
-            shape = mtf.Shape([batch, *dims])
-            return mtf.import_tf_tensor(mesh, tf.ensure_shape(x, shape.to_integer_list), shape)
+            dims = (batch, *dims)
+            x = tf.ensure_shape(x, [dim.size for dim in dims])
+            return mtf.import_tf_tensor(self._decoding.experiment.mesh, x, dims)
 
-        is_row = is_row[:, None] > 0
         features = {
             name: tensor(x, mtf.Dimension("length", x.shape[1]))
             for name, x in self._features(shape, ids, is_row).items()
@@ -163,22 +153,18 @@ class DecodingGraph:
     ) -> dict[str, tf.Tensor]:
         """Returns the features [rows, length] of a batch, as `PromptFormat.features` does."""
         prompts, lengths = self._prompt_format, dict(shape.lengths)
-        padding = prompts.features([], self.batch_size, lengths)
-        features = {name: tf.constant(array) for name, array in padding.items()}
+        features = prompts.features([], self.batch_size, lengths)
         length = lengths[prompts.feature]
-        ids = tf.pad(
-            ids[:, :length],
-            [[0, 0], [0, max(0, length - ids.shape[1])]],
-            constant_values=prompts.padding,
-        )
+        missing = [[0, 0], [0, max(0, length - ids.shape[1])]]
+        ids = tf.pad(ids[:, :length], missing, constant_values=prompts.padding)
         ids = features[prompts.feature] = tf.where(is_row, ids, features[prompts.feature])
         if prompts.mask is not None:
             features[TARGETS] = tf.where(ids == prompts.mask, 0, ids)
         return features
 
     def _outputs(
-        self, rows: Rows, hypotheses: Sequence[tf.Tensor], read: tf.Tensor, truncated: tf.Tensor
-    ) -> Outputs:
+        self, hypotheses: Sequence[tf.Tensor], prefixes: tf.Tensor, limits: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         number = self._decoding.num_outputs
         ids, scores, finished = hypotheses
         filled = scores > EMPTY_BELOW  # as `decoding.n_best`
@@ -187,21 +173,23 @@ class DecodingGraph:
             tf.gather(x, best, batch_dims=1) for x in (filled, scores, finished, ids)
         )
         positions = tf.range(self.longest_output)
-        source = tf.minimum(rows.prefix[:, None] + positions, self._longest - 1)
+        source = tf.minimum(prefixes[:, None] + positions, self._longest - 1)
         source = tf.tile(source[:, None], [1, number, 1])
         ids = tf.gather(ids, source, batch_dims=2)
-        limits = tf.where(is_output, (rows.limit - rows.prefix)[:, None], 0)
+        limits = tf.where(is_output, (limits - prefixes)[:, None], 0)
         is_end = tf.reduce_any([ids == end_id for end_id in self._end_ids], axis=0)
         ends = is_end & (positions < limits[:, :, None])
         first_end = tf.reduce_min(tf.where(ends, positions, np.iinfo(np.int32).max), axis=-1)
         lengths = tf.minimum(first_end, limits)
         ids = tf.where(positions < lengths[:, :, None], ids, self._pad_id)
-        return Outputs(
-            ids=ids,
-            lengths=lengths,
-            scores=scores,
-            finished=finished & is_output,
-            count=tf.reduce_sum(tf.cast(is_output, tf.int32), axis=-1),
-            read=read,
-            truncated=truncated,
-        )
+        finished &= is_output
+        return {
+            "ids": ids,
+            "lengths": lengths,
+            "tokens": lengths,
+            "scores": scores,
+            "outputs_finished": finished,
+            "num_outputs": tf.reduce_sum(tf.cast(is_output, tf.int32), axis=-1),
+            "output_tokens": lengths[:, 0],
+            "finished": finished[:, 0],
+        }

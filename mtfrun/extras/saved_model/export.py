@@ -64,13 +64,8 @@ def export_saved_model(
     root.assets = [
         tf.saved_model.Asset(str(pathlib.Path(os.path.expanduser(file)))) for file in files
     ]
-    functions = {}
-    # Signatures may share a function, which is traced once.
-    traced: dict[int, tf.types.experimental.ConcreteFunction] = {}
-    for name, signature in offered.signatures.items():
-        if id(signature) not in traced:
-            traced[id(signature)] = _trace(signature)
-        functions[name] = traced[id(signature)]
+    trace = functools.cache(_trace)  # signatures may share a function
+    functions = {name: trace(x.function, *x.inputs) for name, x in offered.signatures.items()}
     functions[DEFAULT] = functions[offered.default]
     # Gradients are not needed, and functions for them would double the graph.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -94,12 +89,11 @@ def export_saved_model(
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _trace(signature: Signature) -> tf.types.experimental.ConcreteFunction:
+def _trace(
+    function: Callable[..., Any], *inputs: tf.TensorSpec
+) -> tf.types.experimental.ConcreteFunction:
     # `autograph` would rewrite functions that are operations of TensorFlow already.
-    function = tf.function(
-        signature.function, input_signature=list(signature.inputs), autograph=False
-    )
-    return function.get_concrete_function()
+    return tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
 
 
 def in_batches(

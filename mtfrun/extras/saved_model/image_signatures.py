@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -7,10 +8,8 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.data.images.crops import CentreCrop
 from mtfrun.experiment import Classification
-from mtfrun.experiment.records import require
 from mtfrun.extras.saved_model.export import Served, Signature, in_batches, signatures_of
-from mtfrun.extras.vision import Segmentation, SegmentationModel
-from mtfrun.models import ImageModel
+from mtfrun.extras.vision import Segmentation
 
 _Outputs = Mapping[str, tf.Tensor]
 
@@ -18,9 +17,8 @@ _Outputs = Mapping[str, tf.Tensor]
 @signatures_of.register
 def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
     del tensorflow_text
-    model = require(inference.experiment.model, ImageModel, "--format=saved_model", "")
     names = list(inference.data.label_names)
-    graph = _ImageGraph(inference, model, [len(names)], inference.data.centre_crop)
+    graph = _ImageGraph(inference, [len(names)], inference.data.centre_crop)
     top = [min(inference.top_k, len(names))]
 
     def classify(images: tf.Tensor) -> _Outputs:
@@ -44,10 +42,9 @@ def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
 @signatures_of.register
 def _(inference: Segmentation, *, tensorflow_text: bool = False) -> Served:
     del tensorflow_text
-    model = require(inference.experiment.model, SegmentationModel, "--format=saved_model", "")
     names = list(inference.data.source.class_names)
     *sizes, _ = inference.data.image.to_integer_list
-    graph = _ImageGraph(inference, model, [*sizes, len(names)])
+    graph = _ImageGraph(inference, [*sizes, len(names)])
 
     def segment(images: tf.Tensor) -> _Outputs:
         kinds = [(sizes, tf.int32), ([], tf.float32)]
@@ -66,13 +63,12 @@ class _ImageGraph:
     def __init__(
         self,
         inference: Classification | Segmentation,
-        model: ImageModel | SegmentationModel,
         logits: Sequence[int],
         crop: CentreCrop | None = None,
     ) -> None:
         self._mesh, self._rows = inference.experiment.mesh, inference.rows
         self._shape = inference.data.shapes(self._rows)["images"]
-        self._model, self._logits, self._crop = model, logits, crop
+        self._model, self._logits, self._crop = inference.experiment.model, logits, crop
         self.image = inference.data.image.to_integer_list
 
     def compute(
@@ -140,27 +136,44 @@ def read_image(image: Sequence[int], crop: CentreCrop | None, content: tf.Tensor
     orientation and CMYK colours are ignored.
     """
     rows, cols, channels = image
-    if crop is None:
-        pixels = tf.cond(
-            tf.io.is_jpeg(content),
-            lambda: _decode_jpeg(content, channels, 1),
-            lambda: _decode_png(content, channels),
-        )
-        whole = tf.cast(tf.shape(pixels)[:2], tf.float64)
-        size = [rows, cols] / tf.reduce_max([rows, cols] / whole)
-        scaled = _scale(pixels, (whole - size) / 2, size, [rows, cols], "keyscubic")
-    else:
-        pixels, first, size = tf.cond(
-            tf.io.is_jpeg(content),
-            lambda: _square_of_jpeg(crop, content, channels),
-            lambda: _square_of_png(crop, content, channels),
-        )
+
+    def read_png() -> tuple[tf.Tensor, ...]:
+        pixels = _decode_png(content, channels)
+        return pixels, *_window(image, crop, tf.shape(pixels)[:2])
+
+    def read_jpeg() -> tuple[tf.Tensor, ...]:
+        first, size = _window(image, crop, tf.io.extract_jpeg_shape(content)[:2])
+        if crop is None:
+            return _decode_jpeg(content, channels, 1), first, size
+        # A ratio that leaves the size of the result.
+        smaller = size[0] // crop.size
+        choice = tf.reduce_sum(tf.cast(smaller >= list(_RATIOS[1:]), tf.int32))
+        ratio = tf.gather(tf.constant(_RATIOS, tf.float64), choice)
+        decoders = [functools.partial(_decode_jpeg, content, channels, n) for n in _RATIOS]
+        return tf.switch_case(choice, decoders), first / ratio, size / ratio
+
+    pixels, first, size = tf.cond(tf.io.is_jpeg(content), read_jpeg, read_png)
+    if crop is not None:
         # Nothing outside the square has a weight, as where the square is decoded alone.
         begin, end = tf.floor(first), tf.math.ceil(first + size)
         (top, left), (bottom, right) = (tf.unstack(tf.cast(x, tf.int32)) for x in (begin, end))
-        square = pixels[top:bottom, left:right]
-        scaled = _scale(square, first - begin, size, [rows, cols], "triangle")
+        pixels, first = pixels[top:bottom, left:right], first - begin
+    kernel = "keyscubic" if crop is None else "triangle"
+    scaled = _scale(pixels, first, size, [rows, cols], kernel)
     return tf.ensure_shape(scaled, [rows, cols, channels])
+
+
+def _window(
+    image: Sequence[int], crop: CentreCrop | None, shape: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the first row and column of what is scaled, and its size, float64 [2]."""
+    whole = tf.cast(shape, tf.float64)
+    if crop is None:
+        sizes = list(image[:2])
+        size = sizes / tf.reduce_max(sizes / whole)
+        return (whole - size) / 2, size
+    side = tf.maximum(tf.round(tf.reduce_min(whole) * crop.size / crop.resize), 1.0)
+    return tf.floor((whole - side) / 2), tf.stack([side, side])
 
 
 def _decode_jpeg(content: tf.Tensor, channels: int, ratio: int) -> tf.Tensor:
@@ -179,28 +192,6 @@ def _decode_png(content: tf.Tensor, channels: int) -> tf.Tensor:
     pixels = pixels[..., :colours] * alpha + 255.0 * (1.0 - alpha)
     pixels = tf.broadcast_to(pixels, tf.concat([tf.shape(pixels)[:2], [3]], 0))
     return pixels if channels == 3 else tf.reduce_sum(pixels * _LUMA, axis=-1, keepdims=True)
-
-
-def _square(crop: CentreCrop, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the first row and column of the square in the centre, and its side, float64 [2]."""
-    shorter = tf.cast(tf.reduce_min(shape), tf.float64)
-    side = tf.maximum(tf.round(shorter * crop.size / crop.resize), 1.0)
-    return tf.floor((tf.cast(shape, tf.float64) - side) / 2), tf.stack([side, side])
-
-
-def _square_of_png(crop: CentreCrop, content: tf.Tensor, channels: int) -> tuple[tf.Tensor, ...]:
-    pixels = _decode_png(content, channels)
-    return pixels, *_square(crop, tf.shape(pixels)[:2])
-
-
-def _square_of_jpeg(crop: CentreCrop, content: tf.Tensor, channels: int) -> tuple[tf.Tensor, ...]:
-    """Returns the pixels at a ratio that leaves the size of the result, and the square in them."""
-    first, size = _square(crop, tf.io.extract_jpeg_shape(content)[:2])
-    smaller = size[0] // crop.size
-    choice = tf.reduce_sum(tf.cast(smaller >= list(_RATIOS[1:]), tf.int32))
-    decoders = [lambda ratio=ratio: _decode_jpeg(content, channels, ratio) for ratio in _RATIOS]
-    ratio = tf.gather(tf.constant(_RATIOS, tf.float64), choice)
-    return tf.switch_case(choice, decoders), first / ratio, size / ratio
 
 
 def _scale(

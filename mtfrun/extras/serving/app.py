@@ -9,37 +9,31 @@ import pathlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import numpy as np
+import prometheus_client
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Send
 
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import Range
-from mtfrun.extras.serving.completions import (
-    CHAT,
-    TEXT,
-    Completion,
-    Form,
+from mtfrun.experiment import Classification
+from mtfrun.extras.serving.completions import Completion
+from mtfrun.extras.serving.fields import Fields, RequestError, refusal_of
+from mtfrun.extras.serving.generation import (
+    MOST_PROMPTS,
+    Generation,
+    Limits,
     read_chat,
     read_completion,
-    refuse_error,
+    read_texts,
 )
-from mtfrun.extras.serving.fields import Fields, RequestError
-from mtfrun.extras.serving.generation import Generation, Limits, read_texts
-from mtfrun.extras.serving.middleware import (
-    CONTENT_TYPE,
-    Access,
-    Admission,
-    Counting,
-    Metrics,
-    error_response,
-)
+from mtfrun.extras.serving.middleware import Gate, Metrics
 from mtfrun.extras.serving.served_model import ServedModel
-from mtfrun.extras.vision.segmentation.inference import encode_mask
+from mtfrun.extras.vision import Segmentation
 
 _PAGE = pathlib.Path(__file__).parent / "page.html"
 
@@ -52,29 +46,27 @@ _POLICY = (
 
 def make_app(model: ServedModel, limits: Limits, token: str | None) -> Starlette:
     """Returns the application; with a token requests must have it, else come from this machine."""
-    routes = _Routes(model, limits)
+    metrics = Metrics(model.engine)
+    routes = _Routes(model, limits, metrics)
     return Starlette(
         routes=routes.table(),
-        middleware=[
-            Middleware(Counting, routes.metrics),
-            Middleware(Access, token),
-            Middleware(Admission, limits),
-        ],
-        exception_handlers={
-            HTTPException: _http_error,
-            RequestError: _refuse,
-            InputError: _refuse,
-            ClientDisconnect: _disconnect,
-            Exception: _refuse,
-        },
+        middleware=[Middleware(Gate, token, limits, metrics)],
+        exception_handlers=dict.fromkeys(
+            (HTTPException, RequestError, InputError, Exception), _refuse
+        ),
         lifespan=routes.lifespan,
     )
 
 
+async def _refuse(_: Request, error: Exception) -> Response:
+    response = refusal_of(error).response()
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
+
+
 class _Routes:
-    def __init__(self, model: ServedModel, limits: Limits):
-        self._model, self._limits = model, limits
-        self.metrics = Metrics(model)
+    def __init__(self, model: ServedModel, limits: Limits, metrics: Metrics):
+        self._model, self._limits, self._metrics = model, limits, metrics
 
     def table(self) -> list[Route]:
         return [
@@ -83,8 +75,8 @@ class _Routes:
             Route("/metrics", self._show_metrics),
             Route("/v1/models", self._models),
             Route("/v1/models/{name}", self._models),
-            self._post("/v1/completions", self._complete),
-            self._post("/v1/chat/completions", self._chat),
+            self._post("/v1/completions", self._generate(read_completion)),
+            self._post("/v1/chat/completions", self._generate(read_chat)),
             self._post("/v1/embeddings", self._embed),
             self._post("/score", self._score),
             self._post("/classify", self._classify),
@@ -93,7 +85,7 @@ class _Routes:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        with self._model.running():
+        async with self._model.running():
             yield
 
     async def _page(self, _: Request) -> Response:
@@ -107,7 +99,8 @@ class _Routes:
         return JSONResponse({"status": status, **facts, "features": model.features}, code)
 
     async def _show_metrics(self, _: Request) -> Response:
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+        text = prometheus_client.generate_latest(self._metrics.registry)
+        return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     async def _models(self, request: Request) -> Response:
         name = request.path_params.get("name")
@@ -117,6 +110,10 @@ class _Routes:
         self._check_model(name)
         return JSONResponse(model)
 
+    def _check_model(self, name: str | None) -> None:
+        if name not in (None, self._model.name):
+            raise RequestError(f"there is no model {name!r}: this is {self._model.name!r}", 404)
+
     def _post(self, path: str, answer: Callable[[Fields], Awaitable[Response]]) -> Route:
         async def respond(request: Request) -> Response:
             fields = Fields(await request.body())
@@ -125,15 +122,19 @@ class _Routes:
 
         return Route(path, respond, methods=["POST"])
 
-    def _check_model(self, name: str | None) -> None:
-        if name not in (None, self._model.name):
-            raise RequestError(f"there is no model {name!r}: this is {self._model.name!r}", 404)
+    def _generate(
+        self, read: Callable[[Fields, Limits], Generation]
+    ) -> Callable[[Fields], Awaitable[Response]]:
+        async def answer(fields: Fields) -> Response:
+            prepared = await self._model.prepare(read(fields, self._limits))
+            self._metrics.prompt_tokens.inc(prepared.prompt_tokens)
+            completion = Completion(self._model, prepared, self._metrics.output_tokens.inc)
+            if not prepared.generation.streams:
+                return JSONResponse(await completion.whole())
+            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+            return _Events(completion.events(), media_type="text/event-stream", headers=headers)
 
-    async def _complete(self, fields: Fields) -> Response:
-        return await self._generate(read_completion(fields, self._limits), TEXT)
-
-    async def _chat(self, fields: Fields) -> Response:
-        return await self._generate(read_chat(fields, self._limits), CHAT)
+        return answer
 
     async def _embed(self, fields: Fields) -> Response:
         fields.refuse("dimensions")
@@ -141,7 +142,7 @@ class _Routes:
         encoding = fields.text("encoding_format") or "float"
         if encoding not in ("float", "base64"):
             raise fields.error("encoding_format", "must be float or base64")
-        texts = read_texts(fields, "input", self._limits)
+        texts = read_texts(fields, "input")
         fields.check_names()
         vectors, tokens = await self._model.vectors(texts)
 
@@ -163,7 +164,7 @@ class _Routes:
         fields.check_names()
         if not isinstance(entries, list):
             raise fields.error("pairs", 'must be a list of {"input": TEXT, "target": TEXT}')
-        fields.check_count("pairs", entries, self._limits.prompts)
+        fields.check_count("pairs", entries, MOST_PROMPTS)
         scores = await self._model.scores([_pair(entry) for entry in entries])
         return JSONResponse({"scores": [score._asdict() for score in scores]})
 
@@ -173,46 +174,26 @@ class _Routes:
             raise RequestError('send either "texts", or "images": each a file in base64')
         fields.check_names()
         if "texts" in fields:
-            texts = fields.texts("texts", self._limits.prompts)
-            predictions = await self._model.classify_texts(texts)
-        else:
-            predictions = await self._model.classify_images(self._images(fields), top_k)
-        records = [
-            {**prediction._asdict(), "top": [entry._asdict() for entry in prediction.top]}
-            for prediction in predictions
-        ]
-        return JSONResponse({"predictions": records})
+            texts = fields.texts("texts", MOST_PROMPTS)
+            return JSONResponse({"predictions": await self._model.classify_texts(texts)})
+        records = await self._model.images(Classification, self._images(fields), top_k)
+        return JSONResponse({"predictions": [record.fields for record in records]})
 
     async def _segment(self, fields: Fields) -> Response:
         images = self._images(fields)
         fields.check_names()
-        masks = await self._model.segment_images(images)
-        count = self._model.segmentation.count_pixels
-        predictions = [
-            {"pixels": count(mask), "mask": base64.b64encode(encode_mask(mask)).decode()}
-            for mask in masks
-        ]
+        predictions = []
+        for record in await self._model.images(Segmentation, images):
+            (mask,) = record.files.values()
+            predictions.append({**record.fields, "mask": base64.b64encode(mask).decode()})
         return JSONResponse({"predictions": predictions})
 
     def _images(self, fields: Fields) -> list[bytes]:
-        images = fields.texts("images", self._limits.prompts)
+        images = fields.texts("images", MOST_PROMPTS)
         try:
             return [base64.b64decode(image, validate=True) for image in images]
         except ValueError as error:
             raise RequestError(f"an image is not base64: {error}", field="images") from error
-
-    async def _generate(self, generation: Generation, form: Form) -> Response:
-        prepared = await self._model.prepare(generation)
-        self.metrics.prompt_tokens.inc(prepared.prompt_tokens)
-        count = self.metrics.output_tokens.inc
-        completion = Completion(self._model, prepared, count, form)
-        if not generation.streams:
-            return JSONResponse(await completion.whole())
-        return _Events(
-            completion.events(),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
 
 
 def _pair(entry: object) -> tuple[bytes, bytes]:
@@ -234,7 +215,7 @@ class _Events(StreamingResponse):
 
 
 async def _unless_disconnected(request: Request, answer: Awaitable[Response]) -> Response:
-    """Returns the answer; raises ClientDisconnect, and cancels it, if the client goes away."""
+    """Returns the answer; cancels it if the client goes away."""
 
     async def disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -243,26 +224,9 @@ async def _unless_disconnected(request: Request, answer: Awaitable[Response]) ->
     work, gone = asyncio.ensure_future(answer), asyncio.ensure_future(disconnect())
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
+        # nginx's code of a client that has gone, for the metrics.
+        return work.result() if work.done() else Response(status_code=499)
     finally:
         for task in (work, gone):
             task.cancel()
         await asyncio.wait({work, gone})
-
-
-async def _refuse(_: Request, error: Exception) -> Response:
-    return error_response(refuse_error(error))
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    response = error_response(RequestError(error.detail, error.status_code))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _disconnect(_: Request, _error: Exception) -> Response:
-    # nginx's code of a client that has gone, for the metrics.
-    return Response(status_code=499)

@@ -16,8 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mtfrun.display import progress
 
-_CHECK_SECS = 1.0
-_LOG_SECS = 60.0
+# From the first dropped connection to a line about it, and between two lines.
+_FIRST_LINE_SECS, _LINE_SECS = 1.0, 60.0
 # Connections that wait to be accepted.
 _BACKLOG = 128
 _GRACE_SECS = 5
@@ -39,88 +39,66 @@ class Connections:
 
     def __init__(self) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = _MOST
-        if files != resource.RLIM_INFINITY:
-            self._most = min(self._most, files // 2)
-        self._open: set[LimitedProtocol] = set()
+        self._most = _MOST if files == resource.RLIM_INFINITY else min(_MOST, files // 2)
+        self.open: set[LimitedProtocol] = set()
         self._dropped = collections.Counter[str]()
         self._next_line = 0.0
-        self._is_checked = False
 
-    def add(self, connection: LimitedProtocol) -> None:
-        if len(self._open) >= self._most:
-            waiting = [other for other in self._open if other.longest_secs is not None]
+    def make_room(self, connection: LimitedProtocol) -> None:
+        """Drops a connection, perhaps this new one, if there are too many."""
+        if len(self.open) >= self._most:
+            waiting = [other for other in self.open if other.waits_for is not None]
             victim = min(waiting, key=LimitedProtocol.rank, default=connection)
-            self.drop(victim, f"beyond {self._most:,}")
-        self._open.add(connection)
-        self._check_later(connection.loop)
-
-    def close(self, connection: LimitedProtocol) -> None:
-        self._open.discard(connection)
-
-    def drop(self, connection: LimitedProtocol, reason: str) -> None:
-        self.count(reason)
-        self.close(connection)
-        connection.transport.abort()
+            victim.drop(f"beyond {self._most:,}")
 
     def count(self, reason: str) -> None:
+        if not self._dropped:
+            secs = max(_FIRST_LINE_SECS, self._next_line - time.monotonic())
+            asyncio.get_running_loop().call_later(secs, self._report)
         self._dropped[reason] += 1
 
-    def _check_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_checked:
-            self._is_checked = True
-            loop.call_later(_CHECK_SECS, self._check, loop)
-
-    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._is_checked = False
-        now = time.monotonic()
-        for connection in list(self._open):
-            longest = connection.longest_secs
-            if longest is not None and now - connection.since > longest:
-                self.drop(connection, f"{connection.waits_for} in {longest:g} s")
-        if self._dropped and now >= self._next_line:
-            reasons = ", ".join(f"{n:,} {reason}" for reason, n in self._dropped.most_common())
-            progress.note(f"connections dropped: {reasons}")
-            self._dropped.clear()
-            self._next_line = now + _LOG_SECS
-        if self._open or self._dropped:
-            self._check_later(loop)
+    def _report(self) -> None:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in self._dropped.most_common())
+        progress.note(f"connections dropped: {reasons}")
+        self._dropped.clear()
+        self._next_line = time.monotonic() + _LINE_SECS
 
 
 class LimitedProtocol(H11Protocol):
-    """One of `open_connections`, an attribute of a subclass.
+    """One of `connections_of_server`, an attribute of a subclass.
 
     Attributes:
       waits_for: the missing part; None while a request is answered.
-      since: time of the last change of it.
     """
 
-    open_connections: Connections
-    waits_for: str | None
-    since: float
+    connections_of_server: Connections
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self.waits_for: str | None = None
+        self._since = 0.0
+        self._deadline: asyncio.TimerHandle | None = None
         self._has_been_answered = self._is_stalled = False
-
-    @property
-    def longest_secs(self) -> float | None:
-        """The longest time for which it may wait; None while a request is answered."""
-        self._update()
-        return None if self.waits_for is None else _LONGEST_SECS[self.waits_for]
 
     def rank(self) -> tuple[bool, bool, float]:
         """Returns a value that is least for the connection to drop first."""
         is_used = self._has_been_answered and not self.transport.is_closing()
-        return is_used, self.waits_for != _HEAD, self.since
+        return is_used, self.waits_for != _HEAD, self._since
+
+    def drop(self, reason: str) -> None:
+        self.connections_of_server.count(reason)
+        self.connections_of_server.open.discard(self)
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.waits_for, self.since = _HEAD, time.monotonic()
-        self.open_connections.add(self)
+        self.connections_of_server.make_room(self)
+        self.connections_of_server.open.add(self)
+        self._update()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.open_connections.close(self)
+        self.connections_of_server.open.discard(self)
+        self._wait_for(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -134,8 +112,8 @@ class LimitedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._has_been_answered = True
+        self._wait_for(None)
         self._update()
-        self.since = time.monotonic()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -148,7 +126,7 @@ class LimitedProtocol(H11Protocol):
         self._update()
 
     def send_400_response(self, msg: str) -> None:
-        self.open_connections.count("without a request of HTTP")
+        self.connections_of_server.count("without a request of HTTP")
         if self.cycle is not None and not self.cycle.response_complete:  # its body is wrong
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -163,11 +141,19 @@ class LimitedProtocol(H11Protocol):
         if self._is_stalled or self.transport.is_closing():
             waits_for = _READER
         if waits_for != self.waits_for:
-            self.waits_for, self.since = waits_for, time.monotonic()
+            self._wait_for(waits_for)
+
+    def _wait_for(self, part: str | None) -> None:
+        self.waits_for, self._since = part, time.monotonic()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if part is not None:
+            secs = _LONGEST_SECS[part]
+            self._deadline = self.loop.call_later(secs, self.drop, f"{part} in {secs:g} s")
 
 
 def server_config(app: Callable[..., Any]) -> uvicorn.Config:
-    protocol = type("_Protocol", (LimitedProtocol,), {"open_connections": Connections()})
+    protocol = type("_Protocol", (LimitedProtocol,), {"connections_of_server": Connections()})
     return uvicorn.Config(
         app,
         http=protocol,

@@ -1,4 +1,4 @@
-"""The threads of requests: one decodes rows in a shared batch, one computes everything else."""
+"""Computes requests in the threads of executors: rows in a shared batch, everything else by key."""
 
 from __future__ import annotations
 
@@ -6,66 +6,15 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
-from typing import Any, NamedTuple
+from concurrent.futures import Executor
+from typing import Any
 
-import tensorflow as tf
-
-from mtfrun import mtf
-from mtfrun.data import TARGETS, PromptRow
-from mtfrun.decoding import Decoder, Guide, Search
-from mtfrun.experiment.experiment import Inference
-from mtfrun.experiment.inference.decoding import Decoding
+from mtfrun.data import PromptRow
+from mtfrun.decoding import Guide, Search
 from mtfrun.extras.serving.shared_batch import Decoded, SharedBatch
-from mtfrun.files import Worker
-
-
-@functools.singledispatch
-def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch | None:
-    """Returns a batch for rows of `prompt_format`, each with its `Search`; None for other models.
-
-    All rows must be at one position in encoder-decoders, prefix language models, models with
-    learned prompts, and in layers that read positions one after the other. `places`: see
-    `SharedBatch`; on several devices only the last number counts.
-    """
-    del inference, places
-    return None
-
-
-@shared_batch_of.register
-def _(decoding: Decoding, places: Sequence[int]) -> SharedBatch | None:
-    experiment, model = decoding.experiment, decoding.model
-    if not model.shares_beginnings:
-        return None
-    size = decoding.prompt_format.max_lengths[TARGETS]
-    length = mtf.Dimension("length", size)
-
-    def decoder_for(batch: mtf.Dimension) -> Decoder:
-        targets = mtf.zeros(experiment.mesh, [batch, length], tf.int32)
-        in_blocks = model.decoder({TARGETS: targets}).in_blocks
-        assert in_blocks is not None
-        return in_blocks()
-
-    rows = [experiment.rows_for(n) for n in places]
-    return SharedBatch(
-        decoder_for,
-        model.vocab,
-        model.named_variables(),
-        length=size,
-        places=rows[-1:] if experiment.mesh.is_distributed else rows,
-        first_position=int(not model.predicts_first_id),
-        end_id=decoding.search.controls.ends(decoding.data.vocabulary.end_id)[0],
-    )
-
-
-class StreamEvent(NamedTuple):
-    """Newly decoded ids of a row of a request, or the error that ended it."""
-
-    row: int
-    decoded: Decoded | Exception
+from mtfrun.extras.serving.text_stream import TextStream
 
 
 @dataclasses.dataclass(eq=False)
@@ -73,93 +22,79 @@ class Request:
     """A row to decode, which waits for a place or has one.
 
     Attributes:
-      number: the row's number among those that share `events`.
+      output: its number among the outputs of an HTTP request, which share `events`.
       line: selects its draws, see `decoding.Sample`.
-      events: a queue in the event loop.
+      stream: makes its text.
+      events: gets newly decoded ids, or the error that ended the row.
+      is_done: whether nothing more is to be decoded.
     """
 
-    number: int
+    output: int
     row: PromptRow
     search: Search
+    guide: Guide | None
     line: int
-    events: asyncio.Queue[StreamEvent]
-    guide: Guide | None = None
-    loop: asyncio.AbstractEventLoop = dataclasses.field(default_factory=asyncio.get_running_loop)
-    is_cancelled: bool = False
-
-    def send(self, decoded: Decoded | Exception) -> None:
-        # The loop is closed if the server has been stopped.
-        with contextlib.suppress(RuntimeError):
-            event = StreamEvent(self.number, decoded)
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+    stream: TextStream
+    events: asyncio.Queue[tuple[Request, Decoded | Exception]]
+    is_done: bool = False
 
 
 class Engine:
     """Rows of all requests in one batch, first come, first served.
 
-    Args:
-      device: held while a program runs.
+    Only the event loop changes the batch, but for its steps, which run in `device`.
 
     Attributes:
-      thread: it ends after the present steps when it is stopped.
+      by_place: the rows in the batch.
+      waiting: the rows that wait for a place.
     """
 
-    def __init__(self, batch: SharedBatch, device: contextlib.AbstractContextManager[object]):
-        self._batch, self._device = batch, device
-        self._by_place: dict[int, Request] = {}
-        self.thread: Worker[Request] = Worker(self._run, "decoding")
+    def __init__(self, batch: SharedBatch, device: Executor):
+        self.batch, self._device = batch, device
+        self.by_place: dict[int, Request] = {}
+        self.waiting = collections.deque[Request]()
+        self._has_rows = asyncio.Event()
 
-    @property
-    def waiting(self) -> int:
-        return len(self.thread.waiting)
-
-    @property
-    def active(self) -> int:
-        return len(self._by_place)
+    def put(self, request: Request) -> None:
+        self.waiting.append(request)
+        self._has_rows.set()
 
     def cancel(self, request: Request) -> None:
         """Frees the row's place before the next steps; nothing happens if it is done."""
-        with self.thread.changed:
-            request.is_cancelled = True
-            with contextlib.suppress(ValueError):
-                self.thread.waiting.remove(request)
+        request.is_done = True
+        with contextlib.suppress(ValueError):
+            self.waiting.remove(request)
 
-    def _run(self) -> None:
-        while self._assign_places():
-            try:
-                with self._device:
-                    decoded = self._batch.advance()
-            except Exception as error:  # its requests fail, the next ones may not
-                for request in self._by_place.values():
-                    request.send(error)
-                self._leave(list(self._by_place))
+    async def run(self) -> None:
+        """Decodes until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._assign_places()
+            if not self.by_place:
+                self._has_rows.clear()
+                await self._has_rows.wait()
                 continue
-            for row in decoded:
-                self._by_place[row.place].send(row)
-            self._leave([row.place for row in decoded if row.done])
+            try:
+                results = await loop.run_in_executor(self._device, self.batch.advance)
+            except Exception as error:  # its requests fail, the next ones may not
+                for request in self.by_place.values():
+                    request.is_done = True
+                    request.events.put_nowait((request, error))
+                continue
+            for decoded in results:
+                request = self.by_place[decoded.place]
+                request.is_done |= decoded.done
+                request.events.put_nowait((request, decoded))
 
-    def _assign_places(self) -> bool:
-        """Waits for rows, frees places of cancelled ones, fills free places; returns False to stop.
-
-        The batch itself is used by this thread only.
-        """
-        thread = self.thread
-        with thread.changed:
-            thread.changed.wait_for(lambda: thread.is_stopping or thread.waiting or self._by_place)
-            self._leave([place for place, x in self._by_place.items() if x.is_cancelled])
-            while thread.waiting and self._batch.taken < self._batch.places:
-                request = thread.waiting.popleft()
-                row = request.row
-                place = self._batch.join(
-                    row.ids, row.limit, request.search, request.line, request.guide
-                )
-                self._by_place[place] = request
-            return not thread.is_stopping
-
-    def _leave(self, places: list[int]) -> None:
-        for place in places:
-            del self._by_place[place]
-            self._batch.leave(place)
+    def _assign_places(self) -> None:
+        for place in [place for place, request in self.by_place.items() if request.is_done]:
+            del self.by_place[place]
+            self.batch.leave(place)
+        while self.waiting and self.batch.taken < self.batch.places:
+            request = self.waiting.popleft()
+            row = request.row
+            place = self.batch.join(row.ids, row.limit, request.search, request.line, request.guide)
+            self.by_place[place] = request
 
 
 Compute = Callable[[list[Any]], Sequence[Any]]
@@ -170,67 +105,49 @@ class _Job:
     key: Hashable
     compute: Compute
     inputs: list[Any]
-    result: Future[Sequence[Any]] = dataclasses.field(default_factory=Future)
+    results: Sequence[Any] | None = None
 
 
-class BatchWorker:
+class Batches:
     """Computes inputs that wait and have the same key in one call, first come, first served.
 
     Args:
-      device: held while a program runs.
+      device: has one thread.
       most: number of inputs of a call; one request may have more.
-
-    Attributes:
-      thread: it ends after the present call when it is stopped; waiting calls are cancelled.
     """
 
-    def __init__(self, device: contextlib.AbstractContextManager[object], most: int):
+    def __init__(self, device: Executor, most: int):
         self._device, self._most = device, most
-        self.thread: Worker[_Job] = Worker(self._run, "batches")
+        self._waiting: dict[_Job, None] = {}
 
     async def run(self, key: Hashable, compute: Compute, inputs: list[Any]) -> Sequence[Any]:
         """Returns compute(inputs); an input for which it raises fails its request alone."""
         job = _Job(key, compute, inputs)
-        self.thread.put(job)
-        return await asyncio.wrap_future(job.result)
-
-    def _run(self) -> None:
-        while jobs := self._next_jobs():
-            if not self._compute(jobs) and len(jobs) > 1:
-                for job in jobs:
-                    self._compute([job])
-
-    def _next_jobs(self) -> list[_Job]:
-        """Returns the first job that is not cancelled and those with its key; [] to stop."""
-        thread = self.thread
-        with thread.changed:
-            while True:
-                thread.changed.wait_for(lambda: thread.is_stopping or thread.waiting)
-                if thread.is_stopping:
-                    for job in thread.waiting:
-                        job.result.cancel()
-                    return []
-                waiting = [job for job in thread.waiting if not job.result.cancelled()]
-                jobs: list[_Job] = []
-                for job in waiting:
-                    number = sum(len(other.inputs) for other in [*jobs, job])
-                    if job.key == waiting[0].key and (not jobs or number <= self._most):
-                        jobs.append(job)
-                thread.waiting = collections.deque(job for job in waiting if job not in jobs)
-                jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
-                if jobs:
-                    return jobs
-
-    def _compute(self, jobs: list[_Job]) -> bool:
-        """Returns whether the jobs have a result, or their only one an error."""
+        self._waiting[job] = None
         try:
-            with self._device:
-                results = iter(jobs[0].compute([x for job in jobs for x in job.inputs]))
-        except Exception as error:
-            if len(jobs) > 1:
-                return False
-            jobs[0].result.set_exception(error)
-            return True
-        for job in jobs:
-            job.result.set_result(list(itertools.islice(results, len(job.inputs))))
-        return True
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._device, self._compute, job)
+        finally:
+            self._waiting.pop(job, None)
+
+    def _compute(self, job: _Job) -> Sequence[Any]:
+        if job.results is not None:  # computed with an earlier one
+            return job.results
+        jobs, number = [job], len(job.inputs)
+        for other in list(self._waiting):
+            is_equal = other is not job and other.key == job.key
+            if is_equal and number + len(other.inputs) <= self._most:
+                number += len(other.inputs)
+                jobs.append(other)
+        for other in jobs:
+            self._waiting.pop(other, None)
+        try:
+            results = iter(job.compute([x for other in jobs for x in other.inputs]))
+        except Exception:
+            if len(jobs) == 1:
+                raise
+            # One of the others may be wrong: each is computed alone, when it is its turn.
+            return job.compute(job.inputs)
+        for other in jobs:
+            other.results = list(itertools.islice(results, len(other.inputs)))
+        return jobs[0].results or []

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mtfrun.errors import did_you_mean, shorten
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from mtfrun.configuration.errors import one_line
+from mtfrun.display import progress
+from mtfrun.errors import InputError, did_you_mean, shorten
 from mtfrun.errors.checks import Range
 from mtfrun.errors.untrusted import JsonError, parse_json
+
+_TYPES = {401: "authentication_error", 503: "overloaded_error", 500: "server_error"}
+_HEADERS = {
+    503: {"Retry-After": "1"},
+    # A connection that has had an answer is among the last to be dropped: this one is closed.
+    401: {"WWW-Authenticate": "Bearer", "Connection": "close"},
+}
 
 
 class RequestError(Exception):
@@ -17,6 +30,27 @@ class RequestError(Exception):
     def __init__(self, message: str, status: int = 400, field: str | None = None):
         super().__init__(message)
         self.message, self.status, self.field = message, status, field
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """JSON in OpenAI's form."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.field, "code": None}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body, self.status, _HEADERS.get(self.status))
+
+
+def refusal_of(error: Exception) -> RequestError:
+    """Returns what a client is told; a defect is printed with its traceback."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, InputError):
+        return RequestError(one_line(error))
+    if isinstance(error, HTTPException):
+        return RequestError(error.detail, error.status_code)
+    progress.print_line("".join(traceback.format_exception(error)))
+    return RequestError("a defect of the server: its log has the traceback", 500)
 
 
 class Fields:

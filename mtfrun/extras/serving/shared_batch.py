@@ -7,126 +7,44 @@ depend on the other rows. Prompts are read in blocks between the steps of other 
 
 Dimensions:
   batch: the places, each free or with a row at a position of its own.
-  steps: the positions that one call of a program decodes.
   block: the positions of a prompt that one call reads; 1 in a step.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.controls import Controls
+from mtfrun.data import TARGETS
 from mtfrun.decoding.controls.guide import Guide
-from mtfrun.decoding.controls.rules import DecodedIds
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import fit_state
 from mtfrun.decoding.search import Search
-from mtfrun.extras.serving.sample_rows import RowSettings, SampleRows, may_differ_by_row
+from mtfrun.experiment import Decoding, Inference
+from mtfrun.extras.serving.row_steps import (
+    Rows,
+    SampleRows,
+    Steps,
+    may_differ_by_row,
+    settings_of,
+    take_steps,
+)
+from mtfrun.models import TextModel
 
 # Programs of shorter caches decode while no row is longer: reading caches takes much of a step. A
 # model of 3.3 million parameters, 16 rows, two cores: 2.9 ms with 256 positions, 1.9 with 64.
 _QUARTERS = (1, 2, 3, 4)
-
-
-class Rows(NamedTuple):
-    """The rows of a batch, {batch} int32."""
-
-    ids: mtf.Tensor  # {batch, length}, valid before the position
-    previous: mtf.Tensor  # the id before the position
-    position: mtf.Tensor  # the first without an id
-    prompt_lengths: mtf.Tensor
-    limit: mtf.Tensor  # the largest number of ids; rows at their limit decode nothing
-
-
-class Steps(NamedTuple):
-    """The results of several steps."""
-
-    ids: mtf.Tensor  # {batch, steps} int32, 0 behind a row's last one
-    log_probs: mtf.Tensor  # {batch, steps} float32
-    number: mtf.Tensor  # {batch} int32, of ids
-    ended: mtf.Tensor  # {batch} bool, whether the last one is the end id
-
-
-class _Progress(NamedTuple):
-    step: mtf.Tensor
-    rows: Rows
-    decoded: Steps
-    state: Any
-
-
-def take_steps(
-    decoder: Decoder,
-    state: Any,
-    rows: Rows,
-    choose: SampleRows,
-    steps: mtf.Dimension,
-    *,
-    end_id: int,
-) -> tuple[Steps, Any]:
-    """Decodes every row at its own position, and returns the decoder's next state too.
-
-    It stops early when every row has ended or reached its limit.
-    """
-    mesh, shape = rows.position.mesh, rows.position.shape
-    (length,) = rows.ids.shape - shape
-    first = Steps(
-        mtf.zeros(mesh, [*shape, steps], tf.int32),
-        mtf.zeros(mesh, [*shape, steps]),
-        mtf.zeros(mesh, shape, tf.int32),
-        mtf.zeros(mesh, shape, tf.bool),
-    )
-
-    def is_open(progress: _Progress) -> mtf.Tensor:
-        is_short = mtf.less(progress.rows.position, progress.rows.limit)
-        return mtf.logical_and(is_short, mtf.logical_not(progress.decoded.ended))
-
-    def advance(progress: _Progress) -> list[_Progress]:
-        (i, rows, decoded, state), counts = progress, is_open(progress)
-        logits, state = _step(decoder, rows, state)
-        (vocab,) = logits.shape - shape
-        written = DecodedIds(rows.ids, rows.position, rows.prompt_lengths, (end_id,), rows.limit)
-        token = choose(choose.process(logits, written), rows.position)
-        token = mtf.where(counts, token, 0)
-        log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
-        is_written = mtf.logical_and(
-            counts, mtf.equal(mtf.range(mesh, steps), i), output_shape=[*shape, steps]
-        )
-        number = mtf.cast(counts, tf.int32)
-        decoded = Steps(
-            mtf.where(is_written, token, decoded.ids, output_shape=decoded.ids.shape),
-            mtf.where(is_written, log_prob, decoded.log_probs, output_shape=decoded.ids.shape),
-            decoded.number + number,
-            mtf.logical_or(decoded.ended, mtf.logical_and(counts, mtf.equal(token, end_id))),
-        )
-        is_next = mtf.equal(mtf.range(mesh, length), rows.position, output_shape=rows.ids.shape)
-        rows = rows._replace(
-            ids=mtf.where(is_next, token, rows.ids, output_shape=rows.ids.shape),
-            previous=mtf.where(counts, token, rows.previous),
-            position=rows.position + number,
-        )
-        return [_Progress(i + 1, rows, decoded, state)]
-
-    (last,) = mtf.while_loop(
-        lambda p: mtf.logical_and(mtf.less(p.step, steps.size), mtf.reduce_any(is_open(p))),
-        advance,
-        [_Progress(mtf.constant(mesh, 0, dtype=tf.int32), rows, first, state)],
-        rounds=steps.size,
-    )
-    return last.decoded, last.state
-
-
-def _step(decoder: Decoder, rows: Rows, state: Any) -> tuple[mtf.Tensor, Any]:
-    """Returns float32 logits {batch, vocab}, and the next state."""
-    one = mtf.Dimension("block", 1)
-    previous, position = (mtf.reshape(x, [*x.shape, one]) for x in (rows.previous, rows.position))
-    logits, state = decoder.step(previous, position, state)
-    return mtf.to_float(mtf.gather(logits, 0, one)), state
+# The arrays of numbers by place, for `Rows` and `SampleRows`.
+_COLUMNS: Mapping[str, type[np.number[Any]]] = {
+    **dict.fromkeys(("position", "prompt_lengths", "limit", "lines", "top_k"), np.int32),
+    **dict.fromkeys(("temperature", "top_p", "frequency_penalty"), np.float32),
+    **{"presence_penalty": np.float32, "keys": np.uint32},
+}
 
 
 def _write_part(x: mtf.Tensor, part: mtf.Tensor) -> mtf.Tensor:
@@ -154,41 +72,39 @@ class SharedBatch:
     """A batch of a fixed number of places; for one thread.
 
     Args:
-      decoder_for: makes a decoder `in_blocks` of so many rows, with positions below `length`.
-      variables: the model's, by path.
+      model: shares beginnings.
       length: the largest number of ids of a row, its prompt included.
       places: ascending batch sizes, a program each; the last is the number of places. Rows fill the
         first places, and the smallest program that holds them is used.
-      first_position: the first position that the decoder predicts, 0 or 1.
       steps: number of positions that a call of `advance` decodes.
       blocks: ascending numbers of ids of a prompt that a program reads.
     """
 
     def __init__(
         self,
-        decoder_for: Callable[[mtf.Dimension], Decoder],
-        vocab: mtf.Dimension,
-        variables: Mapping[str, mtf.Variable],
+        model: TextModel,
         *,
         length: int,
         places: Sequence[int],
-        first_position: int,
         end_id: int,
         steps: int = 8,
         blocks: Sequence[int] = (32, 256),
     ):
-        self._decoder_for, self._vocab, self._variables = decoder_for, vocab, variables
-        self._mesh = next(iter(variables.values())).mesh
-        self._length, self._first, self._end_id = length, first_position, end_id
+        self._model, self._vocab, self._variables = model, model.vocab, model.named_variables()
+        self._mesh = next(iter(self._variables.values())).mesh
+        self._length, self._end_id = length, end_id
+        # The first position that the decoder predicts.
+        self._first = int(not model.predicts_first_id)
         self._sizes = list(places)
         self._batch = mtf.Dimension("batch", places[-1])
         self._steps = mtf.Dimension("steps", steps)
-        self._blocks = sorted({min(block, length - first_position) for block in blocks})
-        self._rows = {name: np.zeros([places[-1]], np.int32) for name in Rows._fields}
-        self._rows["ids"] = np.zeros([places[-1], length], np.int32)
-        self._settings = RowSettings(places[-1], vocab)
-        self._unread: dict[int, np.ndarray] = {}  # prompts, by place
+        self._blocks = sorted({min(block, length - self._first) for block in blocks})
+        self._ids = np.zeros([places[-1], length], np.int32)
+        self._columns = {name: np.zeros([places[-1]], dtype) for name, dtype in _COLUMNS.items()}
+        self._guides: dict[int, tuple[Guide, int]] = {}  # with their states, by place
+        self._unread: list[int] = []  # places of prompts
         self._taken: set[int] = set()
+        self._no_guides = {size: self._mask(size) for size in self._sizes}
         jit = self._mesh.decodes_by_xla
         quarters = _QUARTERS[-1:] if self._mesh.is_distributed else _QUARTERS
         self._lengths = [-(-length * n // _QUARTERS[-1]) for n in quarters]
@@ -198,19 +114,13 @@ class SharedBatch:
 
     @staticmethod
     def decodes(search: Search) -> bool:
-        """Whether rows may have these settings: sampling, penalties by count, constraints.
+        """Whether rows may have these settings: one beam, no filters, penalties by count alone.
 
         Stop texts and further end ids are left to the caller.
         """
-        ignored = ("processors", "constraints", "stop", "end_ids", "vocabulary_end", "log_probs")
-        defaults = {name: getattr(Controls(), name) for name in ignored}
-        plain = dataclasses.replace(
-            search,
-            **{name: getattr(Search(), name) for name in ("temperature", "top_k", "top_p", "seed")},
-            controls=dataclasses.replace(search.controls, **defaults),
-        )
-        one_beam = Search(1, search.alpha, search.stop_early, search.as_transformers)
-        return plain == one_beam and all(map(may_differ_by_row, search.controls.processors))
+        controls = search.controls
+        has_row_penalties = all(map(may_differ_by_row, controls.processors))
+        return search.beam_size == 1 and not controls.filters and has_row_penalties
 
     @property
     def places(self) -> int:
@@ -236,48 +146,52 @@ class SharedBatch:
     ) -> int:
         """Returns the place of a new row; one must be free. `advance` reads its prompt.
 
-        ids: the prompt's, at least `first_position`. limit: the largest number of ids of the row,
-        at most `length`. search: only sampling and penalties count. line: see `Sample`.
+        ids: the prompt's; at least one, unless the model predicts the first id. limit: the largest
+        number of ids of the row, at most `length`. search: only sampling and penalties count. line:
+        see `Sample`.
         """
         place = next(i for i in range(self.places) if i not in self._taken)
         self._taken.add(place)
-        self._settings.set(place, search, line, guide)
-        self._rows["limit"][place] = limit
-        self._rows["prompt_lengths"][place] = len(ids)
-        self._rows["ids"][place, : len(ids)] = ids
-        self._unread[place] = ids
-        self._rows["position"][place] = self._first
-        self._finish_reading(place)
+        if guide is not None:
+            self._guides[place] = guide, guide.first
+        row = {"limit": limit, "prompt_lengths": len(ids), "position": self._first}
+        for name, value in {**row, **settings_of(search, line)}.items():
+            self._columns[name][place] = value
+        self._ids[place, : len(ids)] = ids
+        if len(ids) > self._first:
+            self._unread.append(place)
         return place
 
     def leave(self, place: int) -> None:
         self._taken.remove(place)
-        self._unread.pop(place, None)
-        self._settings.clear(place)
-        self._rows["limit"][place] = 0
+        self._guides.pop(place, None)
+        if place in self._unread:
+            self._unread.remove(place)
+        for column in self._columns.values():
+            column[place] = 0
 
     def advance(self) -> list[Decoded]:
         """Reads some ids of prompts, takes a number of steps, and returns the ids."""
         # At most a largest block: rows that decode wait for it.
         remaining = self._blocks[-1]
         while self._unread and remaining > 0:
-            remaining -= self._read_some(next(iter(self._unread)))
-        limits = self._rows["limit"]
-        active = [i for i in self._taken - self._unread.keys() if limits[i] > 0]
+            remaining -= self._read_some(self._unread[0])
+        limits, position = self._columns["limit"], self._columns["position"]
+        active = [i for i in self._taken.difference(self._unread) if limits[i] > 0]
         if not active:
             return []
         size = next(size for size in self._sizes if size > max(active))
         # Rows whose prompts are not read yet decode nothing.
         limits = np.where(np.isin(np.arange(self.places), active), limits, 0)
-        if self._settings.has_guide(active):
-            limits = np.minimum(limits, self._rows["position"] + 1)
+        if not self._guides.keys().isdisjoint(active):
+            limits = np.minimum(limits, position + 1)
         steps = self._call_decode(size, self._length_for(size, limits), limits)
         return [self._take(place, steps) for place in sorted(active)]
 
     def _length_for(self, size: int, limits: np.ndarray) -> int:
         if size < self.places:
             return self._length
-        position = self._rows["position"]
+        position = self._columns["position"]
         # A step writes into the cache of every row, also of one whose prompt is not read yet.
         written = min(1 + max(position[list(self._taken)]), self._length)
         end = max(written, np.minimum(position + self._steps.size, limits).max())
@@ -285,54 +199,66 @@ class SharedBatch:
 
     def _call_decode(self, size: int, length: int, limits: np.ndarray) -> Any:
         batch = mtf.Dimension(self._batch.name, size)
-        arrays = {**self._rows, "limit": limits}
-        ids = self._import(arrays.pop("ids")[:size, :length], [batch, ("length", length)])
-        rows = Rows(ids, **{name: self._import(x[:size], [batch]) for name, x in arrays.items()})
-        remaining = self._rows["limit"] - self._rows["position"]
-        settings = self._settings.tensors(self._mesh, batch, remaining)
-        return mtf.to_numpy(self._decode(rows, settings))
+        columns = {**self._columns, "limit": limits}
+        tensors = {name: self._import(x[:size], [batch]) for name, x in columns.items()}
+        tensors["ids"] = self._import(self._ids[:size, :length], [batch, ("length", length)])
+        has_guide = any(place < size for place in self._guides)
+        tensors["allowed"] = self._mask(size) if has_guide else self._no_guides[size]
+        return mtf.to_numpy(self._decode(tensors))
+
+    def _mask(self, size: int) -> mtf.Tensor:
+        """Returns bool {batch, vocab}, the ids that the guides of the first places allow."""
+        allowed = np.ones([size, self._vocab.size], bool)
+        for place, (guide, state) in self._guides.items():
+            if place < size:
+                remaining = self._columns["limit"][place] - self._columns["position"][place]
+                allowed[place] = guide.mask_of(state, int(remaining))
+        return self._import(allowed, [mtf.Dimension(self._batch.name, size), self._vocab])
 
     def _call_read(self, ids: np.ndarray, place: int, start: int) -> None:
         scalars = (self._import(np.asarray(x, np.int32), []) for x in (place, start))
         self._read(self._import(ids, [("block", len(ids))]), *scalars)
 
     def _take(self, place: int, steps: Any) -> Decoded:
-        number, rows = int(steps.number[place]), self._rows
-        ids, log_probs = steps.ids[place, :number], steps.log_probs[place, :number]
-        begin = rows["position"][place]
-        rows["ids"][place, begin : begin + number] = ids
-        rows["position"][place] += number
-        rows["previous"][place] = ids[-1]
-        ended = bool(steps.ended[place])
-        complete = self._settings.advance(place, ids) or ended
-        done = complete or rows["position"][place] >= rows["limit"][place]
+        begin, end = int(self._columns["position"][place]), int(steps.position[place])
+        ids, log_probs = steps.ids[place, begin:end], steps.log_probs[place, : end - begin]
+        self._ids[place, begin:end] = ids
+        self._columns["position"][place] = end
+        complete = ended = bool(steps.ended[place])
+        if place in self._guides:
+            guide, state = self._guides[place]
+            for token in ids:
+                state = int(guide.after[state, guide.class_of_id[token]])
+            self._guides[place] = guide, state
+            complete = ended or bool(guide.ends[state])
+        done = complete or end >= self._columns["limit"][place]
         if done:
-            rows["limit"][place] = 0
+            self._columns["limit"][place] = 0
         return Decoded(place, ids, log_probs, ended, complete, bool(done))
 
     def _read_some(self, place: int) -> int:
         """Reads a block of a prompt, and returns its size."""
-        ids, position = self._unread[place], int(self._rows["position"][place])
-        missing = len(ids) - position
-        size = next((size for size in self._blocks if size >= missing), self._blocks[-1])
+        position, number = (int(self._columns[x][place]) for x in ("position", "prompt_lengths"))
+        size = next((size for size in self._blocks if size >= number - position), self._blocks[-1])
         # Not beyond the last position: earlier ones are read again.
         start = min(position, self._length - size)
         block = np.zeros([size], np.int32)
-        before = np.append(np.int32(0), ids)[start : start + size]
+        before = np.append(np.int32(0), self._ids[place, :number])[start : start + size]
         block[: len(before)] = before
         self._call_read(block, place, start)
-        self._rows["position"][place] = min(start + size, len(ids))
-        self._finish_reading(place)
+        self._columns["position"][place] = end = min(start + size, number)
+        if end == number:
+            self._unread.remove(place)
         return size
-
-    def _finish_reading(self, place: int) -> None:
-        ids = self._unread[place]
-        if self._rows["position"][place] >= len(ids):
-            del self._unread[place]
-            self._rows["previous"][place] = ids[-1] if len(ids) else 0
 
     def _import(self, array: np.ndarray, shape: mtf.ShapeLike) -> mtf.Tensor:
         return mtf.import_tf_tensor(self._mesh, np.array(array), shape)
+
+    def _decoder_for(self, batch: mtf.Dimension) -> Decoder:
+        shape = [batch, mtf.Dimension("length", self._length)]
+        decoder = self._model.decoder({TARGETS: mtf.zeros(self._mesh, shape, tf.int32)})
+        assert decoder.in_blocks is not None
+        return decoder.in_blocks()
 
     def _empty_caches(self) -> Any:
         state = mtf.function(lambda: self._decoder_for(self._batch).initial_state)()
@@ -344,7 +270,9 @@ class SharedBatch:
 
         return tf.nest.map_structure(empty_cache, state)
 
-    def _decode_rows(self, rows: Rows, settings: Mapping[str, mtf.Tensor]) -> Steps:
+    def _decode_rows(self, tensors: Mapping[str, mtf.Tensor]) -> Steps:
+        rows = Rows(**{name: tensors[name] for name in Rows._fields})
+        settings = {name: x for name, x in tensors.items() if name not in Rows._fields}
         batch, length = rows.ids.shape
         caches = tf.nest.map_structure(mtf.read_variable, self._caches)
         with mtf.read_once(self._variables):
@@ -353,12 +281,10 @@ class SharedBatch:
                 decoder = decoder.within(length.size)
             state = fit_state(caches, decoder.initial_state)
             choose = SampleRows(self._vocab, **settings)
-            steps, state = take_steps(
-                decoder, state, rows, choose, self._steps, end_id=self._end_id
-            )
-        state = tf.nest.map_structure(_write_part, caches, state)
+            last = take_steps(decoder, state, rows, choose, self._steps, end_id=self._end_id)
+        state = tf.nest.map_structure(_write_part, caches, last.state)
         tf.nest.map_structure(mtf.assign, self._caches, state)
-        return steps
+        return last._replace(state=())
 
     def _read_block(self, ids: mtf.Tensor, place: mtf.Tensor, start: mtf.Tensor) -> mtf.Tensor:
         """Reads ids {block}, those before the positions from `start` on."""
@@ -377,3 +303,27 @@ class SharedBatch:
             row = mtf.gather(read, 0, batch)
             mtf.assign(cache, mtf.write_position(x, row, self._batch, place))
         return start
+
+
+@functools.singledispatch
+def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch | None:
+    """Returns a batch for rows of `prompt_format`; on several devices of the last size only.
+
+    None for encoder-decoders, prefix language models, models with learned prompts, and layers that
+    read positions one after the other, in which all rows must be at one position.
+    """
+    del inference, places
+    return None
+
+
+@shared_batch_of.register
+def _(decoding: Decoding, places: Sequence[int]) -> SharedBatch | None:
+    if not decoding.model.shares_beginnings:
+        return None
+    rows = [decoding.experiment.rows_for(n) for n in places]
+    return SharedBatch(
+        decoding.model,
+        length=decoding.prompt_format.max_lengths[TARGETS],
+        places=rows[-1:] if decoding.experiment.mesh.is_distributed else rows,
+        end_id=decoding.search.controls.ends(decoding.data.vocabulary.end_id)[0],
+    )

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data import PromptFormat, PromptRow, pad_rows
+from mtfrun.data import PromptRow, pad_rows
 from mtfrun.data.prompts import bucket
-from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.records import require, split_into_batches
-from mtfrun.models import TextModel
+from mtfrun.experiment import Decoding
+from mtfrun.experiment.records import split_into_batches
 
 
 class TextVectors:
@@ -21,11 +20,10 @@ class TextVectors:
     its norm. Language models are not trained for it: similarity of texts is rough.
     """
 
-    def __init__(self, experiment: Experiment, batch_size: int, prompt_format: PromptFormat):
-        self._experiment = experiment
-        self._model = require(experiment.model, TextModel, "vectors", "use a model of text")
-        self._batch = mtf.Dimension("batch", experiment.rows_for(batch_size))
-        self._format = prompt_format
+    def __init__(self, decoding: Decoding):
+        self._experiment, self._model = decoding.experiment, decoding.model
+        self._batch_size = self._experiment.rows_for(decoding.batch_size)
+        self._format = decoding.prompt_format
         self._program = mtf.function(self._means)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[np.ndarray]:
@@ -33,28 +31,25 @@ class TextVectors:
 
         InputError if the model has no vectors of texts.
         """
-        longest = self._format.max_lengths[self._format.feature]
-        by_length: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            by_length.setdefault(bucket(len(row.ids), longest), []).append(index)
         vectors: dict[int, np.ndarray] = {}
-        for length, indices in by_length.items():
-            for batch in split_into_batches(indices, self._batch.size):
-                ids = [rows[index].ids for index in batch]
-                vectors.update(zip(batch, self._compute(ids, length), strict=False))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+        for batch in split_into_batches(order, self._batch_size):
+            ids = [rows[index].ids for index in batch]
+            vectors.update(zip(batch, self._compute(ids), strict=True))
         return [vectors[index] for index in range(len(rows))]
 
-    def _compute(self, rows: list[np.ndarray], length: int) -> np.ndarray:
-        mesh, padding = self._experiment.mesh, self._format.padding
-        ids = pad_rows(rows, self._batch.size, length, padding)
-        sizes = np.ones([self._batch.size], np.int32)
+    def _compute(self, rows: list[np.ndarray]) -> np.ndarray:
+        length = bucket(len(rows[-1]), self._format.max_lengths[self._format.feature])
+        ids = pad_rows(rows, self._batch_size, length, self._format.padding)
+        sizes = np.ones([self._batch_size], np.int32)
         sizes[: len(rows)] = [max(1, len(row)) for row in rows]
+        mesh, batch = self._experiment.mesh, mtf.Dimension("batch", self._batch_size)
         means = mtf.to_numpy(
             self._program(
-                mtf.import_tf_tensor(mesh, ids, [self._batch, ("length", length)]),
-                mtf.import_tf_tensor(mesh, sizes, [self._batch]),
+                mtf.import_tf_tensor(mesh, ids, [batch, ("length", length)]),
+                mtf.import_tf_tensor(mesh, sizes, [batch]),
             )
-        )
+        )[: len(rows)]
         self._experiment.require_finite(means, "vectors")
         norms = np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
         vectors: np.ndarray = means / norms

@@ -81,25 +81,22 @@ class Lookup(_Proposed):
 
     def __call__(self, prompts: Prompts, block: mtf.Dimension) -> Proposals:
         def propose(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            return self._propose(ids, position, block), state
+            batch, length = ids.shape
+            index = mtf.range(ids.mesh, length)
+            agrees = mtf.less(index, position, output_shape=ids.shape)
+            score = mtf.where(agrees, index, -1, output_shape=ids.shape)
+            for distance in range(1, min(self.longest, length.size - 1) + 1):
+                last = mtf.gather(ids, position - distance, length)
+                same = mtf.equal(mtf.shift(ids, distance, length, wrap=False), last)
+                inside = mtf.greater_equal(index, distance, output_shape=ids.shape)
+                agrees = mtf.logical_and(agrees, mtf.logical_and(same, inside))
+                score = score + mtf.cast(agrees, tf.int32) * length.size
+            start = mtf.argmax(score, length)
+            period = mtf.maximum(position - start, 1)
+            offset = mtf.mod(mtf.range(ids.mesh, block), period, output_shape=[batch, block])
+            return mtf.gather(ids, start + offset, length), state
 
         return Proposals(propose, ())
-
-    def _propose(self, ids: mtf.Tensor, position: mtf.Tensor, block: mtf.Dimension) -> mtf.Tensor:
-        batch, length = ids.shape
-        index = mtf.range(ids.mesh, length)
-        agrees = mtf.less(index, position, output_shape=ids.shape)
-        score = mtf.where(agrees, index, -1, output_shape=ids.shape)
-        for distance in range(1, min(self.longest, length.size - 1) + 1):
-            last = mtf.gather(ids, position - distance, length)
-            same = mtf.equal(mtf.shift(ids, distance, length, wrap=False), last)
-            inside = mtf.greater_equal(index, distance, output_shape=ids.shape)
-            agrees = mtf.logical_and(agrees, mtf.logical_and(same, inside))
-            score = score + mtf.cast(agrees, tf.int32) * length.size
-        start = mtf.argmax(score, length)
-        period = mtf.maximum(position - start, 1)
-        offset = mtf.mod(mtf.range(ids.mesh, block), period, output_shape=[batch, block])
-        return mtf.gather(ids, start + offset, length)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mtfrun.display import progress
 from mtfrun.extras.serving import connections
 from mtfrun.extras.serving.connections import server_config
 from mtfrun.extras.serving.generation import Limits
-from mtfrun.extras.serving.middleware import Access, Admission
+from mtfrun.extras.serving.middleware import Gate, Metrics
 from tests.extras.serving.tiny_models import run_server
 
 SECS = 0.4
@@ -60,8 +60,7 @@ def _server(requests: int = 64) -> AbstractContextManager[int]:
     app = Starlette(
         routes=[Route(path, answer, methods=["POST"]) for path, answer in paths.items()],
         middleware=[
-            Middleware(Access, "secret"),
-            Middleware(Admission, Limits(requests=requests, seconds=60)),
+            Middleware(Gate, "secret", Limits(requests=requests, seconds=60), Metrics(engine=None))
         ],
     )
     return run_server(server_config(app))
@@ -70,7 +69,7 @@ def _server(requests: int = 64) -> AbstractContextManager[int]:
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(connections, "_CHECK_SECS", 0.05)
+    monkeypatch.setattr(connections, "_FIRST_LINE_SECS", 0.05)
     monkeypatch.setattr(connections, "_MOST", 60)
     monkeypatch.setattr(progress, "note", lines.append)
     return lines

@@ -15,13 +15,13 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from mtfrun.decoding import Controls
 from mtfrun.decoding.controls.processors import FrequencyPenalty
-from mtfrun.extras.serving.completions import read_chat, read_completion
 from mtfrun.extras.serving.fields import Fields, RequestError
-from mtfrun.extras.serving.generation import Generation, Limits
-from mtfrun.extras.serving.middleware import Access, Admission
+from mtfrun.extras.serving.generation import Generation, Limits, read_chat, read_completion
+from mtfrun.extras.serving.middleware import Gate, Metrics
 
-LIMITS = Limits(prompts=3, outputs=4, tokens=100)
+LIMITS = Limits(tokens=100)
 
 
 def _read(body: Any) -> Generation:
@@ -40,7 +40,7 @@ def _read(body: Any) -> Generation:
         (b"[]", "the body must be a JSON object"),
         ({}, 'the request has no "prompt"'),
         ({"prompt": 3}, "prompt is 3: it must be a text or a list of texts"),
-        ({"prompt": []}, "prompt has 0 entries: it must have 1 to 3"),
+        ({"prompt": []}, "prompt has 0 entries: it must have 1 to 64"),
         ({"prompt": ["a", 3]}, "it must be a text or a list of texts"),
         ({"prompt": [[1], []]}, "it must be a text or a list of texts"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens is 0: it must be an integer of at least 1"),
@@ -48,8 +48,8 @@ def _read(body: Any) -> Generation:
         ({"prompt": "a", "max_tokens": True}, "max_tokens is true"),
         ({"prompt": "a", "max_tokens": 10**400}, "max_tokens is 1000"),
         ({"prompt": "a", "temperature": -1}, "temperature is -1: it must be at least 0"),
-        ({"prompt": "a", "n": 5}, "n is 5"),
-        ({"prompt": "a", "beam_size": 5}, "beam_size is 5: it must be at most 4"),
+        ({"prompt": "a", "n": 17}, "n is 17"),
+        ({"prompt": "a", "beam_size": 17}, "beam_size is 17: it must be at most 16"),
         ({"prompt": "a", "stream": "yes"}, 'stream is "yes": it must be true or false'),
         ({"prompt": "a", "stream_options": 1}, "stream_options is 1: it must be an object"),
         ({"prompt": "a", "presence_penalty": 3}, "it must be at least -2 and at most 2"),
@@ -87,15 +87,15 @@ def test_bad_messages_are_refused(messages: list[Any], problem: str) -> None:
 
 def test_what_a_request_leaves_out_is_the_configuration_s() -> None:
     generation = _read({"prompt": ["a", "b"], "max_tokens": 5, "user": "me", "logit_bias": {}})
-    assert generation.settings == {"decode_length": 5}
-    assert (generation.num_outputs, generation.controls.stop, generation.streams) == (1, (), False)
+    assert dict(generation.key.settings) == {"decode_length": 5, "num_outputs": 1}
+    assert (generation.key.controls, generation.stop, generation.streams) == (Controls(), (), False)
 
 
 def test_prompts_are_texts_or_ids_and_penalties_are_processors() -> None:
     assert _read({"prompt": [1, 2]}).prompts == [[1, 2]]
     assert _read({"prompt": [[1], [2, 3]]}).prompts == [[1], [2, 3]]
     body = {"prompt": "a", "frequency_penalty": 1, "presence_penalty": 0}
-    assert _read(body).controls.processors == (FrequencyPenalty(1.0),)
+    assert _read(body).key.controls.processors == (FrequencyPenalty(1.0),)
 
 
 def _client(token: str | None = None, limits: Limits | None = None, **settings: Any) -> TestClient:
@@ -113,7 +113,7 @@ def _client(token: str | None = None, limits: Limits | None = None, **settings: 
     app = Starlette(
         routes=[Route(p, wait, methods=["GET", "POST"]) for p in ("/", "/health", "/v1/x")]
         + [Route("/events", parts, methods=["POST"])],
-        middleware=[Middleware(Access, token), Middleware(Admission, limits or Limits())],
+        middleware=[Middleware(Gate, token, limits or Limits(), Metrics(engine=None))],
     )
     return TestClient(app, **{"base_url": "http://127.0.0.1:8000", **settings})
 
@@ -178,10 +178,11 @@ def test_requests_beyond_the_largest_number_are_refused_at_once() -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        admission = Admission(app, Limits(requests=2))
-        scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
-        await asyncio.gather(*(admission(scope, receive, send) for _ in range(3)))
-        await admission(scope, receive, send)
+        gate = Gate(app, None, Limits(requests=2), Metrics(engine=None))
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": headers}
+        await asyncio.gather(*(gate(scope, receive, send) for _ in range(3)))
+        await gate(scope, receive, send)
         return statuses
 
     assert asyncio.run(main()) == [503, 200, 200, 200]

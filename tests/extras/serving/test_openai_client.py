@@ -18,9 +18,10 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
+from mtfrun.experiment.inference.answers import LogProb
 from mtfrun.extras.serving.app import make_app
 from mtfrun.extras.serving.generation import Generation, Limits
-from mtfrun.extras.serving.served_model import Piece, Token
+from mtfrun.extras.serving.served_model import Piece
 from tests.browser import needs_browser, open_page
 from tests.cli.command import environment
 from tests.extras.serving.tiny_models import run_server
@@ -107,8 +108,8 @@ class _Echo:
     name, step, adapter, engine = "echo", 3, "formal", None
     features = ("chat", "logprobs")
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         yield
 
     @property
@@ -128,8 +129,8 @@ class _Echo:
         words = prepared.generation.prompts[0].split()
         for word in words:
             await asyncio.sleep(0.01)
-            token = Token(f"<b>{word}</b> ", math.log(0.25))
-            yield Piece(0, token.text, 1, [token], None)
+            token = LogProb(0, f"<b>{word}</b> ", math.log(0.25))
+            yield Piece(0, token.token, 1, [token], None)
         yield Piece(0, "", 0, (), "stop")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,24 +58,11 @@ def _model(mesh_shape: str, kind: str, reads_start: bool) -> t.DecoderOnly:
     return model
 
 
-def _decoder_for(model: t.DecoderOnly) -> Callable[[mtf.Dimension], decoding.Decoder]:
-    def decoder_for(batch: mtf.Dimension) -> decoding.Decoder:
-        targets = mtf.zeros(model.embedding.table.mesh, [batch, LENGTH], np.int32)
-        in_blocks = model.decoder({"targets": targets}).in_blocks
-        assert in_blocks is not None
-        return in_blocks()
-
-    return decoder_for
-
-
 def _shared(model: t.DecoderOnly, places: Sequence[int], **settings: Any) -> SharedBatch:
     return SharedBatch(
-        _decoder_for(model),
-        model.vocab,
-        model.named_variables(),
+        model,
         length=LENGTH.size,
         places=places,
-        first_position=int(not model.predicts_first_id),
         end_id=END_ID,
         **{"steps": 4, "blocks": (8, 16), **settings},
     )

@@ -1,20 +1,25 @@
-"""Sampling of rows with different settings."""
+"""Steps of rows that are at positions of their own and have settings of their own.
+
+Dimensions:
+  batch: the rows.
+  steps: the positions that one call of a program decodes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeGuard
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeGuard
 
-import numpy as np
+import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.guide import IMPOSSIBLE, Guide
+from mtfrun.decoding.controls.guide import IMPOSSIBLE
 from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
 from mtfrun.decoding.controls.rules import DecodedIds, LogitProcessor
 from mtfrun.decoding.controls.sampling import gumbel, nucleus
-from mtfrun.decoding.decoder import FORBIDDEN
+from mtfrun.decoding.decoder import FORBIDDEN, Decoder
 from mtfrun.decoding.search import Search
 
 _PENALTIES: Mapping[type[CountPenalty], str] = {
@@ -101,75 +106,99 @@ def _if_any(
     return result
 
 
-class RowSettings:
-    """The settings of the rows of a batch, in numpy arrays, for `SampleRows`."""
+def settings_of(search: Search, line: int) -> dict[str, float]:
+    """Returns the numbers of `SampleRows` for a row."""
+    penalties = dict.fromkeys(_PENALTIES.values(), 0.0)
+    for processor in search.controls.processors:
+        assert may_differ_by_row(processor) and isinstance(processor.penalty, float)
+        penalties[_PENALTIES[type(processor)]] += processor.penalty
+    return {
+        "keys": int(mtf.random_key(search.seed).bits.numpy()),
+        "lines": line,
+        "temperature": search.temperature,
+        "top_k": search.top_k,
+        "top_p": search.top_p,
+        **penalties,
+    }
 
-    def __init__(self, rows: int, vocab: mtf.Dimension):
-        self._vocab = vocab
-        self._guides: dict[int, tuple[Guide, int]] = {}  # with their states, by row
-        self._all_allowed: dict[int, mtf.Tensor] = {}  # by number of rows
-        self._arrays = {
-            "keys": np.zeros([rows], np.uint32),
-            "lines": np.zeros([rows], np.int32),
-            "temperature": np.zeros([rows], np.float32),
-            "top_k": np.zeros([rows], np.int32),
-            "top_p": np.ones([rows], np.float32),
-            **{name: np.zeros([rows], np.float32) for name in _PENALTIES.values()},
-        }
 
-    def set(self, row: int, search: Search, line: int, guide: Guide | None) -> None:
-        if guide is not None:
-            self._guides[row] = guide, guide.first
-        penalties = dict.fromkeys(_PENALTIES.values(), 0.0)
-        for processor in search.controls.processors:
-            assert may_differ_by_row(processor) and isinstance(processor.penalty, float)
-            penalties[_PENALTIES[type(processor)]] += processor.penalty
-        values = {
-            "keys": int(mtf.random_key(search.seed).bits.numpy()),
-            "lines": line,
-            "temperature": search.temperature,
-            "top_k": search.top_k,
-            "top_p": search.top_p,
-            **penalties,
-        }
-        for name, value in values.items():
-            self._arrays[name][row] = value
+class Rows(NamedTuple):
+    """The rows of a batch, {batch} int32."""
 
-    def clear(self, row: int) -> None:
-        self._guides.pop(row, None)
+    ids: mtf.Tensor  # {batch, length}, valid before the position
+    position: mtf.Tensor  # the first without an id
+    prompt_lengths: mtf.Tensor
+    limit: mtf.Tensor  # the largest number of ids; rows at their limit decode nothing
 
-    def has_guide(self, rows: Iterable[int]) -> bool:
-        return any(row in self._guides for row in rows)
 
-    def advance(self, row: int, ids: np.ndarray) -> bool:
-        """Moves a row's guide after its new ids; returns whether the text is complete."""
-        if row not in self._guides:
-            return False
-        guide, state = self._guides[row]
-        for token in ids:
-            state = int(guide.after[state, guide.class_of_id[token]])
-        self._guides[row] = guide, state
-        return bool(guide.ends[state])
+class Steps(NamedTuple):
+    """The rows after some steps."""
 
-    def tensors(
-        self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray
-    ) -> dict[str, mtf.Tensor]:
-        """Returns the arguments of `SampleRows`; `remaining`: int [rows], the ids left to each."""
-        settings = {
-            name: mtf.import_tf_tensor(mesh, array[: batch.size].copy(), [batch])
-            for name, array in self._arrays.items()
-        }
-        return {**settings, "allowed": self._mask(mesh, batch, remaining)}
+    step: mtf.Tensor  # int32 scalar, the number of steps
+    ids: mtf.Tensor
+    position: mtf.Tensor
+    log_probs: mtf.Tensor  # {batch, steps} float32, of the ids from the first position on
+    ended: mtf.Tensor  # {batch} bool, whether the last id is the end id
+    state: Any  # the decoder's
 
-    def _mask(self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray) -> mtf.Tensor:
-        shape = [batch, self._vocab]
-        if batch.size not in self._all_allowed:
-            allowed = np.ones([batch.size, self._vocab.size], bool)
-            self._all_allowed[batch.size] = mtf.import_tf_tensor(mesh, allowed, shape)
-        if not self.has_guide(range(batch.size)):
-            return self._all_allowed[batch.size]
-        allowed = np.ones([batch.size, self._vocab.size], bool)
-        for row, (guide, state) in self._guides.items():
-            if row < batch.size:
-                allowed[row] = guide.mask_of(state, int(remaining[row]))
-        return mtf.import_tf_tensor(mesh, allowed, shape)
+
+def take_steps(
+    decoder: Decoder,
+    state: Any,
+    rows: Rows,
+    choose: SampleRows,
+    steps: mtf.Dimension,
+    *,
+    end_id: int,
+) -> Steps:
+    """Decodes every row at its own position, until all have ended or reached their limits."""
+    mesh, shape = rows.position.mesh, rows.position.shape
+    (length,) = rows.ids.shape - shape
+    one = mtf.Dimension("block", 1)
+
+    def is_open(now: Steps) -> mtf.Tensor:
+        return mtf.logical_and(mtf.less(now.position, rows.limit), mtf.logical_not(now.ended))
+
+    def advance(now: Steps) -> list[Steps]:
+        position, counts = now.position, is_open(now)
+        previous = mtf.gather(now.ids, position - 1, length)
+        previous, at = (mtf.reshape(x, [*shape, one]) for x in (previous, position))
+        logits, state = decoder.step(previous, at, now.state)
+        logits = mtf.to_float(mtf.gather(logits, 0, one))
+        (vocab,) = logits.shape - shape
+        written = DecodedIds(now.ids, position, rows.prompt_lengths, (end_id,), rows.limit)
+        token = choose(choose.process(logits, written), position)
+        log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
+
+        def write(x: mtf.Tensor, value: mtf.Tensor, dim: mtf.Dimension, at: mtf.Tensor) -> Any:
+            is_new = mtf.equal(mtf.range(mesh, dim), at, output_shape=x.shape)
+            return mtf.where(mtf.logical_and(is_new, counts), value, x, output_shape=x.shape)
+
+        ended = mtf.logical_and(counts, mtf.equal(token, end_id))
+        return [
+            Steps(
+                step=now.step + 1,
+                ids=write(now.ids, token, length, position),
+                position=position + mtf.cast(counts, tf.int32),
+                log_probs=write(now.log_probs, log_prob, steps, now.step),
+                ended=mtf.logical_or(now.ended, ended),
+                state=state,
+            )
+        ]
+
+    first = Steps(
+        mtf.constant(mesh, 0, dtype=tf.int32),
+        rows.ids,
+        rows.position,
+        mtf.zeros(mesh, [*shape, steps]),
+        mtf.zeros(mesh, shape, tf.bool),
+        state,
+    )
+    last: Steps
+    (last,) = mtf.while_loop(
+        lambda now: mtf.logical_and(mtf.less(now.step, steps.size), mtf.reduce_any(is_open(now))),
+        advance,
+        [first],
+        rounds=steps.size,
+    )
+    return last
