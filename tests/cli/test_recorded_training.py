@@ -178,7 +178,7 @@ def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.gin").touch()
     line = error_line(mtfrun_here("runs", "--curves", f"--model_dir={tmp_path}"))
     assert f"{tmp_path} has no curves yet" in line
-    assert "--rows=1 must be at least 2" in error_line(
+    assert "--rows=1: it must be at least 2" in error_line(
         mtfrun_here("runs", "--curves", f"--model_dir={tmp_path}", "--rows=1")
     )
     assert "runs needs a directory" in error_line(mtfrun_here("runs", "--curves"))

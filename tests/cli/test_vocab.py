@@ -103,7 +103,7 @@ def test_the_same_texts_with_settings_of_t5(tmp_path: pathlib.Path) -> None:
         (["--size=300", "--max_bytes=9"], "max_bytes is 9: it must be an integer of at least 4096"),
         ([], "data vocab needs the number of pieces: --size=8000"),
         (["--size=300", "--model_dir=x"], "data vocab reads no run: leave --model_dir out"),
-        (["--size=300", "--output="], "data vocab needs a file to write: --output=vocab.model"),
+        (["--size=300", "--output="], "--output needs a name"),
         (["--size=300", "--output=/proc/vocab.model"], "cannot write /proc/vocab.model"),
     ],
 )

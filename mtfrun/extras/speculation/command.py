@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import InferenceFlags, at_least
+from mtfrun.cli.command import InferenceFlags, at_least, not_empty
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -20,7 +20,7 @@ class DraftFlags(InferenceFlags):
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--draft",
-            type=lambda text: _LOOKUP if text == "lookup" else text,
+            type=lambda text: _LOOKUP if text == "lookup" else not_empty(text),
             help="propose tokens, of which the model checks several in one step, with the run of a "
             "smaller model or, by looking up the last tokens, with lookup (./lookup is a run); "
             "outputs are the same as without it",

@@ -90,7 +90,7 @@ def test_mistakes_are_one_line() -> None:
     for words, message in (
         (["shwo"], "no command 'data shwo', did you mean 'data show'?"),
         (["show"], "data show needs a configuration: --gin_file="),
-        (["show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
+        (["show", "--gin_file=a.gin", "--rows=0"], "--rows=0: it must be at least 1"),
         (["show", "--gin_file=a.gin", "--stats", "--tokens"], "leave --tokens and --html out"),
         (["show", "--gin_file=a.gin", "--row=1"], "no flag --row, did you mean '--rows'?"),
     ):

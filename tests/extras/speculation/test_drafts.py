@@ -47,7 +47,7 @@ def test_a_draft_and_beams_are_refused(language_model_run: pathlib.Path) -> None
         ("--draft=", "--draft needs a name"),
         ("--draft=proses", "--draft=proses is not a directory: check its name"),
         ("--draft_tokens=3", "--draft_tokens is about a draft: give --draft=DIR or --draft=lookup"),
-        ("--draft_tokens=0", "--draft_tokens=0 must be at least 1"),
+        ("--draft_tokens=0", "--draft_tokens=0: it must be at least 1"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(flag: str, complaint: str) -> None:
