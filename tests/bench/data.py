@@ -201,8 +201,9 @@ def bench_packing(directory: Path, rounds: int) -> None:
                     rows[2, column : column + size] = positions[:size]
                     column += size
 
-        paddings = [data.padding_of(batch) for batch in data.every_row(make(), BATCH)]
-        positions = sum(padding.positions for padding in paddings)
+        rows = make()
+        numbers = np.arange(len(rows))
+        padding = data.padding_of(rows.take(data.Selection(numbers, np.zeros_like(numbers))))
         compare(
             name,
             epoch,
@@ -211,7 +212,7 @@ def bench_packing(directory: Path, rounds: int) -> None:
             rounds=rounds,
             sequences=SEQUENCES,
             tokens=cache.tokens.size,
-            density=round(1 - sum(padding.empty for padding in paddings) / positions, 4),
+            density=round(1 - padding.empty / padding.positions, 4),
         )
 
 

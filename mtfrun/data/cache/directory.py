@@ -193,9 +193,10 @@ def writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # An error of write() names no file; a file elsewhere is not the cache's.
+        # An error of write() names no file. Others are of the source that is read.
         name = Path(str(error.filename or directory))
-        if not name.is_relative_to(directory.parent) and name not in directory.parents:
+        is_elsewhere = not name.is_relative_to(directory.parent) and name not in directory.parents
+        if is_elsewhere or isinstance(error, ConnectionError | TimeoutError):
             raise
         remedy = "make room there, or name another place with MTFRUN_CACHE_DIR"
         message = f"cannot write the cache {directory}: {error.strerror or error}; {remedy}"
