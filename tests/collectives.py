@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from mtfrun.extras.plan.command import dump_environment
+from mtfrun.extras.plan.dtensor_programs import dump_environment
 
 ROOT = pathlib.Path(__file__).parents[1]
 

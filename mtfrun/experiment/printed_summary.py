@@ -44,10 +44,10 @@ class PrintedSummary:
         return {
             "run": registry.url_of(self.run.path),
             "devices": ", ".join(filter(None, devices)),
-            "model": _model(self.state),
+            "model": describe_model(self.state),
             "data": _data(self.experiment.data),
             **_vocabulary(self.experiment.data),
-            "batch": self._batch(),
+            "batch": describe_batch(self.experiment, self.state, self.options, self.batch_size),
             "curves": shlex.join(["tensorboard", "--logdir", self.run.path]),
             **({"note": notes} if notes else {}),
         }
@@ -69,13 +69,17 @@ class PrintedSummary:
         texts = [f"mtfrun {command} --model_dir={shlex.quote(url)}" for command in commands]
         return {**lines, "checkpoint": f"{url}/{CHECKPOINTS}/ckpt-{step}", "next": "\n".join(texts)}
 
-    def _batch(self) -> str:
-        unit, row = self.state.model.reporting.unit, self.experiment.data.tokens_per_row
-        per_step, microbatches = self.batch_size * row, self.options.microbatches
-        rows = f"{self.batch_size} rows of {row}: " if row > 1 else ""
-        parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
-        total = short_number(self.options.train_steps * per_step)
-        return f"{rows}{per_step:,} {unit} a step{parts}; {total} {unit} in all"
+
+def describe_batch(
+    experiment: Experiment, state: TrainState, options: TrainOptions, batch_size: int
+) -> str:
+    """Returns "8 rows of 32: 256 tokens a step; 25.6 k tokens in all"."""
+    unit, row = state.model.reporting.unit, experiment.data.tokens_per_row
+    per_step, microbatches = batch_size * row, options.microbatches
+    rows = f"{batch_size} rows of {row}: " if row > 1 else ""
+    parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
+    total = short_number(options.train_steps * per_step)
+    return f"{rows}{per_step:,} {unit} a step{parts}; {total} {unit} in all"
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
@@ -131,7 +135,8 @@ def _evaluation(evaluation: StepMetrics, names: Sequence[str]) -> str:
     return f"step {evaluation.step:,}: {values}"
 
 
-def _model(state: TrainState) -> str:
+def describe_model(state: TrainState) -> str:
+    """Returns "DecoderOnly, 721,792 parameters; Adafactor"."""
     variables = [v for v in state.model.named_variables().values() if v.trainable]
     parameters, active = state.model.count_parameters()
     frozen = len(variables) - len(state.trainable)

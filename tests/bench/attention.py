@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.cli.launcher import Launcher, Output
-from mtfrun.extras.plan.command import dump_environment
+from mtfrun.extras.plan.dtensor_programs import dump_environment
 from tests.bench.alternate import Subject, add_rounds, compare
 
 SUBJECT, TORCH = "tests.bench.mtfrun_attention", "tests.bench.torch_attention"

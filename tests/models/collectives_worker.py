@@ -160,7 +160,7 @@ def main(folder: str, *names: str) -> None:
     for name in names:
         run(CASES[name])
     named = {
-        name: [(c.kind, c.axes, c.sizes) for c in needed_collectives(step.needed)]
+        name: [(c.kind, c.axes, c.sizes) for c, _ in needed_collectives(step.needed)]
         for name, step in zip(names, take_programs(folder), strict=True)
     }
     json.dump(named, sys.stdout)

@@ -10,7 +10,7 @@ import sys
 
 from mtfrun import mtf
 from mtfrun.extras.plan.dtensor_programs import take_programs
-from mtfrun.extras.plan.plan import needed_collectives
+from mtfrun.extras.plan.plan import causing_dimensions, needed_collectives
 from tests.mtf.test_ops_under_layouts import CASES, outputs_and_gradients
 
 
@@ -22,7 +22,10 @@ def main(folder: str, *names: str) -> None:
         meshes[name] = mtf.Mesh("data:2,model:2", case.layouts[0])
         outputs_and_gradients(case, meshes[name])
     collectives = {
-        name: [(c.kind, c.axes, c.dimensions(mesh)) for c in needed_collectives(step.needed)]
+        name: [
+            (c.kind, c.axes, causing_dimensions(c, mesh))
+            for c, _ in needed_collectives(step.needed)
+        ]
         for (name, mesh), step in zip(meshes.items(), take_programs(folder), strict=True)
     }
     json.dump(collectives, sys.stdout)

@@ -39,7 +39,7 @@ def gathers_of_a_loop(folder: str) -> list[int]:
     take_programs(folder)
     rounds(mtf.zeros(mesh, variable.shape))
     needed = needed_collectives(take_programs(folder)[-1].needed)
-    return [c.times for c in needed if c.kind == "all-gather"]
+    return [times for c, times in needed if c.kind == "all-gather"]
 
 
 def times_in_a_stack(folder: str) -> dict[str, list[int]]:
@@ -49,9 +49,9 @@ def times_in_a_stack(folder: str) -> dict[str, list[int]]:
     take_programs(folder)
     train(state, setting, 1)
     needed = needed_collectives(take_programs(folder)[-1].needed)
-    over_data = [c for c in needed if "data" in c.axes and len(c.sizes) > 1]
+    over_data = [(c, n) for c, n in needed if "data" in c.axes and len(c.sizes) > 1]
     return {
-        kind: sorted(c.times for c in over_data if c.kind == kind)
+        kind: sorted(times for c, times in over_data if c.kind == kind)
         for kind in ("all-gather", "reduce-scatter")
     }
 
@@ -79,7 +79,7 @@ def main(folder: str, *names: str) -> None:
             for file in pathlib.Path(folder).glob(f"dtensor.*.after_{_PASS}.__inference__trace_*")
         )
         program = take_programs(folder)[-1].needed
-        over_data = [c for c in needed_collectives(program) if "data" in c.axes]
+        over_data = [c for c, _ in needed_collectives(program) if "data" in c.axes]
         by_case[name] = {
             kind: sorted(c.sizes for c in over_data if c.kind == kind)
             for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")

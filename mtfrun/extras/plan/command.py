@@ -85,10 +85,10 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.configuration import config
     from mtfrun.display.formats import parse_size
     from mtfrun.experiment.runs.opening import build_training
-    from mtfrun.extras.plan.description import as_json, describe, picture_as_html, picture_as_svg
+    from mtfrun.extras.plan.description import as_json, describe, picture
     from mtfrun.extras.plan.plan import plan_training
     from mtfrun.extras.plan.profile import parse_bandwidths
-    from mtfrun.extras.plan.search.configured_search import calibrate_devices, search_layouts
+    from mtfrun.extras.plan.search.search import calibrate_devices, search_layouts
     from mtfrun.files import atomic_open
 
     if flags.calibrate:
@@ -110,30 +110,16 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     else:
         print_lines(*lines)
     if flags.picture is not None:
-        svg = picture_as_svg(planned, memory)
+        is_page = flags.picture.endswith(".html")
         with atomic_open(flags.picture) as file:
-            file.write(picture_as_html(svg, lines) if flags.picture.endswith(".html") else svg)
+            file.write(picture(planned, memory, lines if is_page else None))
     return ExitCode.TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
-
-
-# Those that `mtfrun.extras.plan` reads. After all passes it would write a hundred times as much.
-_PASSES = ("DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming")
-
-
-def dump_environment(folder: str) -> dict[str, str]:
-    """Returns the variables that make TensorFlow, when it is imported, write programs to `folder`.
-
-    `mtfrun.extras.plan` reads the programs; importing it imports TensorFlow.
-    """
-    return {
-        "TF_DUMP_GRAPH_PREFIX": folder,
-        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
-        "MLIR_BRIDGE_LOG_PASS_FILTER": ";".join(_PASSES),
-    }
 
 
 @contextlib.contextmanager
 def _dumping_programs(flags: argparse.Namespace) -> Iterator[None]:
+    from mtfrun.extras.plan.dtensor_programs import dump_environment
+
     former = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="mtfrun_programs_") as folder:
         os.environ.update(dump_environment(folder))

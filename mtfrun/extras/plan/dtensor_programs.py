@@ -1,10 +1,11 @@
 """The programs that DTensor compiles and writes to files, in MLIR's generic form.
 
-`mtfrun.extras.plan.command` makes it do so, before TensorFlow is imported. See https://mlir.llvm.org.
+See https://mlir.llvm.org. Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import pathlib
@@ -45,7 +46,23 @@ _KINDS = {
 }
 # The passes after which DTensor writes a program: it has added collectives, removed repeated ones,
 # and ended. A pass that changes nothing writes no file.
-_EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming"
+_PASSES = _EXPANSION, _SIMPLIFICATION, _LAST = (
+    "DTensorSPMDExpansion",
+    "CSE",
+    "DTensorFunctionRenaming",
+)
+
+
+def dump_environment(folder: str) -> dict[str, str]:
+    """Returns the variables that make TensorFlow, when it is imported, write programs to `folder`.
+
+    After all passes it would write a hundred times as much.
+    """
+    return {
+        "TF_DUMP_GRAPH_PREFIX": folder,
+        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
+        "MLIR_BRIDGE_LOG_PASS_FILTER": ";".join(_PASSES),
+    }
 
 
 class CompiledStep(NamedTuple):
@@ -80,17 +97,25 @@ def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
 
 def parse_module(lines: Iterable[str]) -> Program:
     """The module is one of a single `mtf.function`: its function `main` calls at most one other."""
-    return _Parser(lines).program()
+    parser = _Parser(lines)
+    functions: dict[str, Block] = {}
+    for line in parser.lines:
+        if match := _FUNCTION.match(line):
+            names: dict[str, Value] = {}
+            functions[match[1]] = parser.block(parser.arguments(match[2], names), names)
+    called = (_CALLED.search(operation.attributes) for operation in functions["main"].operations)
+    bodies = [functions[match[1]] for match in called if match and match[1] in functions]
+    return Program(parser.mesh, [*bodies, functions["main"]][0], parser.constants)
 
 
 class _Parser:
     """Reads lines; every region of an operation has names in addition to the ones around it."""
 
     def __init__(self, lines: Iterable[str]):
-        self._lines = self._shorten(lines)
+        self.lines = self._shorten(lines)
+        self.mesh: dict[str, int] = {}
+        self.constants: dict[Value, str] = {}
         self._numbers = itertools.count()
-        self._mesh: dict[str, int] = {}
-        self._constants: dict[Value, str] = {}
         self._producers: dict[Value, Operation] = {}
 
     def _shorten(self, lines: Iterable[str]) -> Iterator[str]:
@@ -98,60 +123,44 @@ class _Parser:
         devices = ""
         for line in lines:
             line = line.rstrip("\n")
-            if not self._mesh and (match := _MESH.search(line)):
+            if not self.mesh and (match := _MESH.search(line)):
                 axes = (axis.split("=") for axis in match[1].split(","))
-                self._mesh = {name: int(size) for name, size in axes}
+                self.mesh = {name: int(size) for name, size in axes}
                 match = _DEVICES.search(line)
                 devices = match[1] if match else ""
             yield line.replace(devices, "") if devices else line
 
-    def program(self) -> Program:
-        functions: dict[str, Block] = {}
-        for line in self._lines:
-            if match := _FUNCTION.match(line):
-                names: dict[str, Value] = {}
-                arguments = self._arguments(match[2], names)
-                functions[match[1]] = self._block(arguments, names)
-        body = functions["main"]
-        called = [
-            functions[match[1]]
-            for operation in body.operations
-            if (match := _CALLED.search(operation.attributes)) and match[1] in functions
-        ]
-        return Program(self._mesh, called[0] if called else body, self._constants)
-
-    def _block(self, arguments: tuple[Value, ...], names: dict[str, Value]) -> Block:
+    def block(self, arguments: tuple[Value, ...], names: dict[str, Value]) -> Block:
         operations: list[Operation] = []
         results: tuple[Value, ...] = ()
-        for line in self._lines:
+        for line in self.lines:
             stripped = line.lstrip()
             if stripped.startswith("}"):
                 self._last = stripped
                 break
             if stripped.startswith("^bb"):
-                arguments = self._arguments(stripped, names)
+                arguments = self.arguments(stripped, names)
             elif match := _RETURN.match(line):
-                results = self._operands(match[1], names)
+                results = _operands(match[1], names)
             elif match := _OPERATION.match(line):
                 if match[2] in ("Yield", "return"):
-                    results = self._operands(match[3], names)
+                    results = _operands(match[3], names)
                 else:
                     operations.append(self._operation(match, names))
         return Block(arguments, tuple(operations), results)
 
     def _operation(self, match: re.Match[str], names: dict[str, Value]) -> Operation:
         result_names, name, operand_names, rest = match.groups()
-        operands = self._operands(operand_names, names)
+        operands = _operands(operand_names, names)
         attributes = _ATTRIBUTES.search(rest)
+        text = attributes[1] if attributes else ""
         regions = []
-        if rest.endswith("({"):
-            while True:
-                regions.append(self._block((), dict(names)))
-                rest = self._last
-                if not rest.endswith("{"):
-                    break
-        types = _types(rest.rpartition("->")[2])
-        results = tuple(Value(next(self._numbers), *type_) for type_ in types)
+        has_region = rest.endswith("({")
+        while has_region:
+            regions.append(self.block((), dict(names)))
+            rest = self._last
+            has_region = rest.endswith("{")
+        results = self._values(rest.rpartition("->")[2])
         # Operations read the results "%a:2, %b" as a#0, a#1 and b.
         read_names = [
             f"{name}#{i}" if count else name
@@ -159,79 +168,80 @@ class _Parser:
             for i in range(int(count or 1))
         ]
         names |= zip(read_names, results, strict=True)
-        text = attributes[1] if attributes else ""
         if name == "Const":
-            self._constants[results[0]] = text
-        operation = Operation(
-            name,
-            operands,
-            results,
-            text,
-            rest,
-            tuple(regions),
-            self._trip_count(operands, regions) if name == "WhileRegion" else 1,
-            self._collective(name, operands, results, text) if name in _KINDS else None,
-        )
+            self.constants[results[0]] = text
+        operation = Operation(name, operands, results, text, rest, tuple(regions))
+        if name == "WhileRegion":
+            times = self._trip_count(operands, regions[0])
+            operation = dataclasses.replace(operation, trip_count=times)
+        if name in _KINDS:
+            operation = dataclasses.replace(operation, collective=self._collective(operation))
         self._producers |= dict.fromkeys(results, operation)
         return operation
 
-    def _arguments(self, text: str, names: dict[str, Value]) -> tuple[Value, ...]:
-        arguments = {
-            match[1]: Value(next(self._numbers), *next(_types(match[2])))
-            for match in _ARGUMENT.finditer(text)
-        }
-        names |= arguments
-        return tuple(arguments.values())
+    def arguments(self, text: str, names: dict[str, Value]) -> tuple[Value, ...]:
+        found = _ARGUMENT.findall(text)
+        values = self._values(", ".join(type_ for _, type_ in found))
+        names |= zip((name for name, _ in found), values, strict=True)
+        return values
 
-    def _operands(self, text: str, names: Mapping[str, Value]) -> tuple[Value, ...]:
-        return tuple(names[name] for name in _NAME.findall(text))
+    def _values(self, types: str) -> tuple[Value, ...]:
+        # A size that only a run tells counts as 1.
+        return tuple(
+            Value(
+                next(self._numbers),
+                tuple(int(x.replace("?", "1")) for x in sizes.split("x") if x),
+                dtype,
+            )
+            for _, sizes, dtype in _TYPE.findall(types)
+        )
 
-    def _trip_count(self, operands: tuple[Value, ...], regions: list[Block]) -> int:
+    def _trip_count(self, operands: tuple[Value, ...], condition: Block) -> int:
         """Returns how often the body of a loop `while i < limit` runs that adds 1 to i; else 1."""
-        condition = regions[0]
         initial = dict(zip(condition.arguments, operands, strict=True))
         less = next(x for x in reversed(condition.operations) if x.name not in FORWARDING)
         if less.name != "Less":
             return 1
-        first, limit = (self._integer(value, initial) for value in less.operands)
-        return 1 if first is None or limit is None else max(0, limit - first)
-
-    def _integer(self, value: Value, initial: Mapping[Value, Value]) -> int | None:
-        value = self._origin(initial.get(self._origin(value), value))
-        if value not in self._constants:
-            return None
-        return int(constant_array(self._constants[value]).reshape(-1)[0])
+        origins = [self._origin(value) for value in less.operands]
+        origins = [self._origin(initial.get(value, value)) for value in origins]
+        if not self.constants.keys() >= {*origins}:
+            return 1
+        first, limit = (constant_array(self.constants[x]).reshape(-1)[0] for x in origins)
+        return max(0, int(limit) - int(first))
 
     def _origin(self, value: Value) -> Value:
         while (producer := self._producers.get(value)) and producer.name in FORWARDING:
             value = producer.operands[0]
         return value
 
-    def _collective(
-        self, name: str, operands: tuple[Value, ...], results: tuple[Value, ...], attributes: str
-    ) -> Collective:
-        layouts = layouts_of_relayout(attributes)
+    def _collective(self, operation: Operation) -> Collective:
+        layouts = layouts_of_relayout(operation.attributes)
         if layouts is not None:
             pairs = zip(*layouts, strict=True)
             axes = tuple(axis for axis, new in pairs if axis and axis != new)
         else:
-            if name.startswith("DTensor"):  # the first row has the first device's group
-                group = constant_array(self._constants[self._origin(operands[1])])[0].tolist()
+            if operation.name.startswith("DTensor"):  # the first row has the first device's group
+                groups = self.constants[self._origin(operation.operands[1])]
+                group = constant_array(groups)[0].tolist()
             else:
-                group = self._running_group(operands[2])
-            axes = varying_axes(group, self._mesh)
-        size = math.prod(self._mesh[axis] for axis in axes)
-        return Collective(_KINDS[name], axes, size, results[0].num_bytes)
+                group = self._running_group(operation.operands[2])
+            axes = varying_axes(group, self.mesh)
+        size = math.prod(self.mesh[axis] for axis in axes)
+        return Collective(_KINDS[operation.name], axes, size, operation.results[0].num_bytes)
 
     def _running_group(self, key: Value) -> list[int]:
         """Returns the devices of the first one's group; each slices its key from a constant."""
         key = self._origin(key)
-        while key not in self._constants:
+        while key not in self.constants:
             key = self._origin(self._producers[key].operands[0])
-        keys = constant_array(self._constants[key]).reshape(-1)
+        keys = constant_array(self.constants[key]).reshape(-1)
         if keys.size == 1:  # all devices have the same
-            return list(range(math.prod(self._mesh.values())))
-        return [device for device, other in enumerate(keys) if other == keys[0]]
+            return list(range(math.prod(self.mesh.values())))
+        return np.flatnonzero(keys == keys[0]).tolist()
+
+
+def _operands(text: str, names: Mapping[str, Value]) -> tuple[Value, ...]:
+    return tuple(names[name] for name in _NAME.findall(text))
 
 
 def constant_array(attributes: str) -> np.ndarray:
@@ -268,9 +278,3 @@ def layouts_of_relayout(
 def specs(text: str) -> tuple[str | None, ...]:
     """Returns the mesh axes of "data,unsharded"."""
     return tuple(None if axis == "unsharded" else axis for axis in text.split(",") if axis)
-
-
-def _types(text: str) -> Iterator[tuple[tuple[int, ...], str]]:
-    for _, sizes, dtype in _TYPE.findall(text):
-        # A size that only a run tells counts as 1.
-        yield tuple(int(x.replace("?", "1")) for x in sizes.split("x") if x), dtype

@@ -3,7 +3,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import graphlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from mtfrun.extras.plan.program import FORWARDING, Block, Operation, Program, Value
 
@@ -38,7 +38,7 @@ def peak_of(program: Program) -> Peak:
     A tensor lives from the operation that makes it to the last one that reads it. A variable's new
     value, of the same size, lives until its assignment, when it replaces the old one.
     """
-    return _Lives(program.body).peak
+    return _peak(program.body)
 
 
 def order_of_execution(block: Block) -> list[Operation]:
@@ -59,76 +59,53 @@ def order_of_execution(block: Block) -> list[Operation]:
     return [block.operations[position] for position in sorter.static_order()]
 
 
-class _Lives:
-    def __init__(self, block: Block, outside: int = 0):
-        self._bytes: dict[Value, int] = {}
-        self._makers: dict[Value, str] = {}
-        self._total = outside
-        self.peak = Peak(outside, "", {})
-        operations = order_of_execution(block)
-        self._roots = _roots(operations)
-        self._last_reads = _last_reads(operations, block.results, self._roots)
-        for argument in block.arguments:
-            self._add(argument, "loop")
-        for position, operation in enumerate(operations):
-            self._run(position, operation)
-
-    def _run(self, position: int, operation: Operation) -> None:
-        dying = {
-            root
-            for value in operation.reads()
-            if self._last_reads.get(root := self._roots.get(value, value)) == position
-            and root in self._bytes
-        }
-        if operation.name in _IN_PLACE:
-            (result,) = operation.results
-            for value in dying:
-                if (value.sizes, value.dtype) == (result.sizes, result.dtype):
-                    dying.remove(value)
-                    self._drop(value)
-                    break
-        if operation.regions:
-            self._run_regions(operation, dying)
-        if not _shares_memory(operation) and operation.name not in _WITHOUT_MEMORY:
-            for result in operation.results:
-                self._add(result, operation.name)
-        transposed = _transposed_bytes(operation)
-        if self._total + transposed > self.peak.num_bytes:
-            by_operation = self._by_operation()
-            if transposed:
-                by_operation["Transpose"] += transposed
-            parts = dict(by_operation.most_common())
-            self.peak = Peak(self._total + transposed, operation.name, parts)
-        for value in dying:
-            self._drop(value)
-        for result in operation.results:
-            if self._last_reads.get(result, position) <= position:
-                self._drop(result)
-
-    def _run_regions(self, operation: Operation, dying: set[Value]) -> None:
+def _peak(block: Block, outside: int = 0) -> Peak:
+    """Returns the peak of a block, `outside` bytes that live around it included."""
+    operations = order_of_execution(block)
+    roots = _roots(operations)
+    last_reads = {
+        roots.get(value, value): position
+        for position, operation in enumerate(operations)
+        for value in operation.reads()
+    }
+    last_reads |= {roots.get(value, value): len(operations) for value in block.results}
+    makers = dict.fromkeys(block.arguments, "loop")  # of the values that live
+    total = outside + sum(value.num_bytes for value in makers)
+    peak = Peak(outside, "", {})
+    for position, operation in enumerate(operations):
+        reads = {roots.get(value, value) for value in operation.reads()} & makers.keys()
+        dying = {value for value in reads if last_reads[value] == position}
+        results = operation.results
+        types = [(x.sizes, x.dtype) for x in results] if operation.name in _IN_PLACE else []
+        reused = [value for value in dying if (value.sizes, value.dtype) in types]
         # A loop takes over values that are not read after it; its values are counted inside.
-        while dying:
-            self._drop(dying.pop())
+        for value in dying if operation.regions else reused[:1]:
+            del makers[value]
+            total -= value.num_bytes
         for region in operation.regions:
-            peak = _Lives(region, self._total).peak
-            if peak.num_bytes > self.peak.num_bytes:
-                by_operation = collections.Counter(peak.by_operation)
-                by_operation.update(self._by_operation())
-                self.peak = Peak(peak.num_bytes, peak.operation, dict(by_operation.most_common()))
+            inner = _peak(region, total)
+            if inner.num_bytes > peak.num_bytes:
+                parts = _by_operation(makers, inner.by_operation)
+                peak = Peak(inner.num_bytes, inner.operation, parts)
+        if not _shares_memory(operation) and operation.name not in _WITHOUT_MEMORY:
+            makers |= dict.fromkeys(results, operation.name)
+            total += sum(value.num_bytes for value in results)
+        copied = _transposed_bytes(operation)
+        if total + copied > peak.num_bytes:
+            parts = _by_operation(makers, {"Transpose": copied} if copied else {})
+            peak = Peak(total + copied, operation.name, parts)
+        unread = {value for value in results if last_reads.get(value, position) <= position}
+        for value in (dying | unread) & makers.keys():
+            del makers[value]
+            total -= value.num_bytes
+    return peak
 
-    def _by_operation(self) -> collections.Counter[str]:
-        by_operation: collections.Counter[str] = collections.Counter()
-        for value, num_bytes in self._bytes.items():
-            by_operation[self._makers[value]] += num_bytes
-        return by_operation
 
-    def _add(self, value: Value, maker: str) -> None:
-        self._bytes[value] = value.num_bytes
-        self._makers[value] = maker
-        self._total += value.num_bytes
-
-    def _drop(self, value: Value) -> None:
-        self._total -= self._bytes.pop(value, 0)
+def _by_operation(makers: Mapping[Value, str], others: Mapping[str, int]) -> dict[str, int]:
+    by_operation = collections.Counter(others)
+    for value, maker in makers.items():
+        by_operation[maker] += value.num_bytes
+    return dict(by_operation.most_common())
 
 
 def _shares_memory(operation: Operation) -> bool:
@@ -180,13 +157,3 @@ def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
             for operand, result in zip(operation.operands, operation.results, strict=False):
                 roots[result] = roots.get(operand, operand)
     return roots
-
-
-def _last_reads(
-    operations: Sequence[Operation], results: Iterable[Value], roots: Mapping[Value, Value]
-) -> dict[Value, int]:
-    last: dict[Value, int] = {}
-    for position, operation in enumerate(operations):
-        for value in operation.reads():
-            last[roots.get(value, value)] = position
-    return last | {roots.get(value, value): len(operations) for value in results}

@@ -7,7 +7,7 @@ import gc
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -15,52 +15,9 @@ from mtfrun import mtf
 from mtfrun.experiment import Training
 from mtfrun.extras.plan.dtensor_programs import layouts_of_relayout, specs, take_programs
 from mtfrun.extras.plan.memory import Peak, peak_of
-from mtfrun.extras.plan.program import Collective, Operation, Program
+from mtfrun.extras.plan.program import Collective, Program
 
 _RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
-
-
-@dataclasses.dataclass(frozen=True)
-class NeededCollective:
-    """A collective before DTensor merges it with another one, or sends it differently.
-
-    `sizes` are global, of the result. `partition` has the mesh axis, or None, of every dimension of
-    the operand (for an all-reduce and a reduce-scatter: of the result); it runs `times` in a step.
-    """
-
-    collective: Collective
-    sizes: tuple[int, ...]
-    partition: tuple[str | None, ...]
-    times: int
-
-    @property
-    def kind(self) -> str:
-        return self.collective.kind
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        return self.collective.axes
-
-    def dimensions(self, mesh: mtf.Mesh) -> list[str]:
-        """Returns the names of the dimensions that may cause it.
-
-        A program has sizes and no names: they are compared with the shapes that `mesh` has laid
-        out. Where none matches, and for an all-reduce, whose result lacks the summed dimension, it
-        is all dimensions that were laid out over its axes.
-        """
-        shapes = [] if self.kind == "all-reduce" else mesh.shapes_seen
-        matching = [
-            shape
-            for shape in shapes
-            if tuple(shape.to_integer_list) == self.sizes
-            and self.partition
-            == tuple(
-                axis if mesh.num_splits(dim) > 1 else None
-                for dim, axis in zip(shape, mesh.partition(shape), strict=True)
-            )
-        ]
-        dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
-        return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,77 +38,85 @@ class CollectiveGroup:
         )
 
 
-def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[CollectiveGroup]:
-    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[NeededCollective]] = (
-        collections.defaultdict(list)
-    )
-    for item in needed:
-        groups[item.kind, item.axes, tuple(item.dimensions(mesh))].append(item)
+def group_collectives(
+    needed: Iterable[tuple[Collective, int]], mesh: mtf.Mesh
+) -> list[CollectiveGroup]:
+    groups = collections.defaultdict(list)
+    for collective, times in needed:
+        cause = tuple(causing_dimensions(collective, mesh))
+        groups[collective.kind, collective.axes, cause].append((collective, times))
     return [
         CollectiveGroup(
-            kind,
-            axes,
-            dimensions,
-            count=sum(item.times for item in items),
-            device_bytes=sum(item.times * item.collective.device_bytes for item in items),
-            sent_bytes=round(sum(item.times * item.collective.sent_bytes for item in items)),
+            *cause,
+            count=sum(times for _, times in pairs),
+            device_bytes=sum(times * x.device_bytes for x, times in pairs),
+            sent_bytes=round(sum(times * x.sent_bytes for x, times in pairs)),
         )
-        for (kind, axes, dimensions), items in sorted(groups.items())
+        for cause, pairs in sorted(groups.items())
     ]
 
 
-def needed_collectives(program: Program) -> list[NeededCollective]:
+def causing_dimensions(collective: Collective, mesh: mtf.Mesh) -> list[str]:
+    """Returns the names of the dimensions that may cause a needed collective.
+
+    A program has sizes and no names: they are compared with the shapes that `mesh` has laid out.
+    Where none matches, and for an all-reduce, whose result lacks the summed dimension, it is all
+    dimensions that were laid out over its axes.
+    """
+    matching = [
+        shape
+        for shape in mesh.shapes_seen
+        if collective.kind != "all-reduce"
+        and tuple(shape.to_integer_list) == collective.sizes
+        and collective.partition
+        == tuple(
+            axis if mesh.num_splits(dim) > 1 else None
+            for dim, axis in zip(shape, mesh.partition(shape), strict=True)
+        )
+    ]
+    dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
+    return sorted({dim.name for dim in dims if mesh.axis_of(dim) in collective.axes})
+
+
+def needed_collectives(program: Program) -> list[tuple[Collective, int]]:
     """Returns the collectives of a program that DTensor has not lowered yet, in their order.
 
-    DTensor's pass DTensorAllReduceScatterOptimization, repeated here, replaces an all-reduce whose
-    only use is to split the sum over the same axes. It runs after the needed collectives are
-    written, and on CPUs, which have no reduce-scatter, a later pass reverses it.
+    Each with its number in a step. DTensor's pass DTensorAllReduceScatterOptimization, repeated
+    here, replaces an all-reduce whose only use is to split the sum over the same axes. It runs
+    after the needed collectives are written, and on CPUs, which have no reduce-scatter, a later
+    pass reverses it.
     """
     uses = collections.Counter(program.body.reads())
     scatters = {
         operation.operands[0]: operation
-        for operation, _ in program.operations_of_step()
+        for operation, _ in program.body.runs()
         if operation.name == "DTensorAllScatter" and uses[operation.operands[0]] == 1
     }
     needed = []
     for operation, times in program.collectives:
-        scatter = scatters.get(operation.results[0])
-        if operation.name == "DTensorAllReduce" and scatter is not None:
-            operation = _reduce_scatter(operation, scatter)
-        needed.append(_as_needed(operation, times, program))
+        (result,), collective = operation.results, operation.collective
+        assert collective is not None
+        kind, layouts = collective.kind, layouts_of_relayout(operation.attributes)
+        scatter = scatters.get(result) if operation.name == "DTensorAllReduce" else None
+        if scatter is not None:
+            before, after = split = layouts_of_relayout(scatter.attributes) or ((), ())
+            axes = {new for old, new in zip(before, after, strict=True) if new != old}
+            if axes == {*collective.axes}:
+                kind, (result,), layouts = "reduce-scatter", scatter.results, split
+        if layouts is None:
+            match = _RESULT_LAYOUT.search(operation.layouts)
+            partition = specs(match[1]) if match else (None,) * len(result.sizes)
+            layouts = (partition, partition)
+        before, after = layouts
+        sizes = tuple(
+            size * (program.mesh[axis] if axis else 1)
+            for size, axis in zip(result.sizes, after, strict=True)
+        )
+        # A reduce-scatter is caused by the dimension along which its result is split.
+        partition = after if kind == "reduce-scatter" else before
+        group = collective.axes, collective.group_size
+        needed.append((Collective(kind, *group, result.num_bytes, sizes, partition), times))
     return needed
-
-
-def _as_needed(operation: Operation, times: int, program: Program) -> NeededCollective:
-    assert operation.collective is not None
-    (result,) = operation.results
-    layouts = layouts_of_relayout(operation.attributes)
-    if layouts is None:
-        match = _RESULT_LAYOUT.search(operation.layouts)
-        partition = specs(match[1]) if match else (None,) * len(result.sizes)
-        layouts = (partition, partition)
-    before, after = layouts
-    sizes = tuple(
-        size * (program.mesh[axis] if axis else 1)
-        for size, axis in zip(result.sizes, after, strict=True)
-    )
-    # A reduce-scatter is caused by the dimension along which its result is split.
-    partition = after if operation.collective.kind == "reduce-scatter" else before
-    return NeededCollective(operation.collective, sizes, partition, times)
-
-
-def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Operation:
-    """Returns the all-reduce itself if the two are over different axes."""
-    layouts = layouts_of_relayout(scatter.attributes)
-    assert layouts is not None and all_reduce.collective is not None, scatter.attributes
-    axes = {after for before, after in zip(*layouts, strict=True) if after != before}
-    if axes != set(all_reduce.collective.axes):
-        return all_reduce
-    num_bytes = scatter.results[0].num_bytes
-    collective = dataclasses.replace(
-        all_reduce.collective, kind="reduce-scatter", device_bytes=num_bytes
-    )
-    return dataclasses.replace(scatter, collective=collective)
 
 
 PARAMETERS, SLOTS, AVERAGES = "parameters", "slots", "averages"
@@ -175,14 +140,13 @@ class PlannedVariable:
 class Plan:
     """The needs of a training, for one step. Its devices need not exist.
 
-    `variables` are of the model, the optimizer and the averages; `collectives`, needed ones, have
-    the dimensions that cause them, the `program`'s are those that CPUs run; `peak` excludes
-    variables.
+    `variables` are of the model, the optimizer and the averages; `collectives` are the needed ones,
+    each with its number, the `program`'s are those that CPUs run; `peak` excludes variables.
     """
 
     mesh: mtf.Mesh
     variables: tuple[PlannedVariable, ...]
-    collectives: tuple[NeededCollective, ...]
+    collectives: Sequence[tuple[Collective, int]]
     program: Program
     peak: Peak
 
@@ -211,8 +175,8 @@ class Plan:
     def sent_bytes(self) -> dict[str, float]:
         """The bytes that a device sends in a step, by axes such as "data,model"."""
         sent: dict[str, float] = collections.defaultdict(float)
-        for item in self.collectives:
-            sent[",".join(item.axes)] += item.times * item.collective.sent_bytes
+        for collective, times in self.collectives:
+            sent[",".join(collective.axes)] += times * collective.sent_bytes
         return dict(sorted(sent.items()))
 
     def collective_seconds(self, bandwidths: Mapping[str, float]) -> dict[str, float]:
@@ -238,7 +202,7 @@ def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
     return Plan(
         mesh=training.experiment.mesh,
         variables=tuple(planned_variables(training)),
-        collectives=tuple(needed_collectives(compiled.needed)),
+        collectives=needed_collectives(compiled.needed),
         program=compiled.running,
         peak=peak_of(compiled.running),
     )

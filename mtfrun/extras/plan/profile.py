@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -16,14 +17,12 @@ from mtfrun.errors.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_fields
 from mtfrun.errors.untrusted import parse_json
 from mtfrun.extras.plan.program import Collective
 
+# Files from data sheets, by the name that --profile takes.
+_SHIPPED = pathlib.Path(__file__).parent / "profiles"
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter")
 
 Curve: TypeAlias = Sequence[Sequence[float]]
 """Pairs of a size (bytes, or floating point operations) and seconds, by size."""
-
-
-def line(latency_secs: float, per_sec: float) -> Curve:
-    return (0.0, latency_secs), (per_sec, latency_secs + 1.0)
 
 
 def curve_secs(curve: Curve, size: float) -> float:
@@ -87,7 +86,8 @@ class DeviceProfile:
     matrix product by its floating point operations, two a multiplication. The network is measured,
     `collectives` by kind, group size and bytes of a device's result, or `hosts`. `devices` were
     measured together, since simulated ones share their processor; None for a data sheet.
-    `memory_bytes` of a device is None if it is shared or not published.
+    `memory_bytes` of a device is None if it is shared or not published; `source` says where the
+    values are from.
     """
 
     name: str
@@ -97,6 +97,7 @@ class DeviceProfile:
     hosts: Hosts | None = None
     devices: int | None = None
     memory_bytes: int | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "devices", "memory_bytes", optional=True)
@@ -128,17 +129,9 @@ class DeviceProfile:
         nearest = min(curves, key=lambda size: abs(int(size) - collective.group_size))
         return curve_secs(curves[nearest], collective.device_bytes)
 
-    def require_devices(self, devices: int) -> None:
-        """Raises InputError if the profile was measured with another number of devices."""
-        if self.devices not in (None, devices):
-            raise InputError(
-                f"the profile {self.name} was measured with {self.devices} devices, not with "
-                f"{devices}: mtfrun plan --calibrate --devices={devices} measures another one"
-            )
-
     def to_json(self) -> str:
         fields = dataclasses.asdict(self).items()
-        return json.dumps({name: x for name, x in fields if x not in (None, {})}, indent=1)
+        return json.dumps({name: x for name, x in fields if x not in (None, {}, "")}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DeviceProfile:
@@ -162,35 +155,25 @@ def _check_curve(curve: Curve) -> None:
         raise InputError(f"the sizes of {curve!r} do not ascend: sort the pairs")
 
 
-# The share of a data sheet's speed that programs usually reach.
-_REACHED = 0.5
-_T4_PRODUCTS, _T4_LINK = line(10e-6, _REACHED * 8.1e12), Link(50e-6, _REACHED * 1.25e9)
-# By the name that --profile takes; from data sheets, not measured.
-SHIPPED_PROFILES = {
-    # Hosts of eight A100 (80 GB) with NVLink, 200 Gbit/s a device between hosts.
-    # https://www.nvidia.com/en-us/data-center/a100/: 2.0 TB/s, 19.5 TFLOP/s in float32 (156 in
-    # TF32), 312 in bfloat16; NVLink 600 GB/s, both directions together.
-    "a100": DeviceProfile(
-        "a100",
-        operations=line(5e-6, _REACHED * 2.0e12),
-        products={
-            "float32": line(5e-6, _REACHED * 156e12),
-            "bfloat16": line(5e-6, _REACHED * 312e12),
-        },
-        hosts=Hosts(8, Link(5e-6, _REACHED * 300e9), across=Link(20e-6, _REACHED * 25e9)),
-        memory_bytes=80 * 10**9,
-    ),
-    # Hosts with one T4 (16 GB) each and a network of 10 Gbit/s.
-    # https://www.nvidia.com/en-us/data-center/tesla-t4/: 300 GB/s, 8.1 TFLOP/s in float32, which it
-    # uses for bfloat16 as well.
-    "t4": DeviceProfile(
-        "t4",
-        operations=line(10e-6, _REACHED * 300e9),
-        products={"float32": _T4_PRODUCTS, "bfloat16": _T4_PRODUCTS},
-        hosts=Hosts(1, _T4_LINK, _T4_LINK),
-        memory_bytes=16 * 10**9,
-    ),
-}
+def find_profile(name: str, devices: int) -> DeviceProfile:
+    """Returns the profile of a file, or one of the shipped ones by its name."""
+    shipped = sorted(path.stem for path in _SHIPPED.glob("*.json"))
+    path = _SHIPPED / f"{name}.json" if name in shipped else pathlib.Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        remedy = f"mtfrun plan --calibrate --devices={devices} --profile={name}"
+        raise InputError(
+            f"--profile={name}: {error.strerror}; write it by {remedy}, or name "
+            f"{' or '.join(shipped)}"
+        ) from None
+    profile = DeviceProfile.from_json(text, name)
+    if profile.devices not in (None, devices):
+        raise InputError(
+            f"the profile {profile.name} was measured with {profile.devices} devices, not with "
+            f"{devices}: mtfrun plan --calibrate --devices={devices} measures another one"
+        )
+    return profile
 
 
 def parse_bandwidths(text: str, axes: Sequence[str]) -> dict[str, float]:

@@ -33,12 +33,18 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """`group_size` devices along `axes` each get a result of `device_bytes`."""
+    """`group_size` devices along `axes` each get a result of `device_bytes`.
+
+    Of a needed collective, `sizes` are global, of the result, and `partition` has the mesh axis, or
+    None, of every dimension of the operand (for an all-reduce and a reduce-scatter: of the result).
+    """
 
     kind: str
     axes: tuple[str, ...]
     group_size: int
     device_bytes: int
+    sizes: tuple[int, ...] = ()
+    partition: tuple[str | None, ...] = ()
 
     @property
     def sent_bytes(self) -> float:
@@ -98,6 +104,7 @@ class Block:
         yield from self.results
 
     def runs(self, times: int = 1) -> Iterator[tuple[Operation, int]]:
+        """Yields all operations but loops, and how often each runs in the outermost loop."""
         for operation in self.operations:
             if not operation.regions:
                 yield operation, times
@@ -110,10 +117,6 @@ class Program:
     mesh: Mapping[str, int]
     body: Block
     constants: Mapping[Value, str]
-
-    def operations_of_step(self) -> Iterator[tuple[Operation, int]]:
-        """Yields all operations but loops, and how often each runs in the outermost loop."""
-        return self.body.runs()
 
     @property
     def collectives(self) -> list[tuple[Operation, int]]:

@@ -63,7 +63,7 @@ def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> di
 def _operations(plan: Plan) -> list[Any]:
     return [
         (operation.name, [value.sizes for value in operation.results], times)
-        for operation, times in plan.program.operations_of_step()
+        for operation, times in plan.program.body.runs()
         if operation.name != "Const"
     ]
 

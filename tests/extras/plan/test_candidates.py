@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.extras.plan.memory import Peak
 from mtfrun.extras.plan.plan import Plan, PlannedVariable
-from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link, line
+from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link
 from mtfrun.extras.plan.program import Block, Operation, Program, Value
 from mtfrun.extras.plan.search.candidates import Candidate, Dimensions, layouts
 from mtfrun.extras.plan.search.search import Search
@@ -123,7 +124,10 @@ def test_the_parts_of_a_batch_divide_its_rows() -> None:
 LINK = Link(0.0, 1e9)
 # A second for every 1e9 bytes, sent or touched.
 PROFILE = DeviceProfile(
-    "made up", line(0.0, 1e9), {"float32": line(0.0, 1e12)}, hosts=Hosts(8, LINK, LINK)
+    "made up",
+    [(0, 0.0), (1e9, 1.0)],
+    {"float32": [(0, 0.0), (1e12, 1.0)]},
+    hosts=Hosts(8, LINK, LINK),
 )
 
 
@@ -172,7 +176,7 @@ def _needs(candidate: Candidate) -> Plan:
 
 
 def _search(
-    device_memory: int | None = None,
+    device_memory: float = math.inf,
     most: int = 40,
     plan: Callable[[Candidate], Plan] = _needs,
     notes: list[str] | None = None,

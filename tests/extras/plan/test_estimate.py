@@ -16,8 +16,8 @@ from mtfrun.extras.plan.dtensor_programs import (
     varying_axes,
 )
 from mtfrun.extras.plan.memory import peak_of
-from mtfrun.extras.plan.plan import NeededCollective, group_collectives, needed_collectives
-from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link, line
+from mtfrun.extras.plan.plan import group_collectives, needed_collectives
+from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link
 from mtfrun.extras.plan.program import Block, Collective, Operation, Program, Value
 from mtfrun.extras.plan.search.search import estimate, product_flops
 
@@ -85,8 +85,8 @@ module {{
 
 PROFILE = DeviceProfile(
     "made up",
-    line(1.0, 1000.0),
-    {"float32": line(0.0, 10.0), "bfloat16": line(0.0, 20.0)},
+    [(0, 1.0), (1000, 2.0)],
+    {"float32": [(0, 0.0), (10, 1.0)], "bfloat16": [(0, 0.0), (20, 1.0)]},
     hosts=Hosts(8, Link(5.0, 100.0), Link(0.0, 1.0)),
 )
 
@@ -172,8 +172,8 @@ def test_collectives_are_counted_by_axis_and_with_the_rounds_of_loops() -> None:
 
 def _needed(
     kind: str, axes: str, sizes: tuple[int, ...], partition: tuple[str, ...], num_bytes: int
-) -> NeededCollective:
-    return NeededCollective(Collective(kind, (axes,), 2, num_bytes), sizes, partition, times=3)
+) -> tuple[Collective, int]:
+    return Collective(kind, (axes,), 2, num_bytes, sizes, partition), 3
 
 
 def test_a_group_names_the_dimensions_of_shapes_that_match() -> None:
@@ -217,8 +217,8 @@ def test_needed_collectives_have_axes_global_sizes_and_bytes() -> None:
     program = parse_module(NEEDED.splitlines())
     assert program.mesh == {"data": 2, "model": 2}
     assert needed_collectives(program) == [
-        NeededCollective(Collective("all-reduce", ("model",), 2, 8), (4,), ("data",), 1),
-        NeededCollective(Collective("all-gather", ("model",), 2, 32), (4, 8), ("data", "model"), 1),
+        (Collective("all-reduce", ("model",), 2, 8, (4,), ("data",)), 1),
+        (Collective("all-gather", ("model",), 2, 32, (4, 8), ("data", "model")), 1),
     ]
 
 
@@ -228,9 +228,7 @@ def test_device_ids_are_removed_from_layouts() -> None:
         NEEDED.replace("|data=2,model=2|", f"|data=2,model=2|{devices}|").splitlines()
     )
     assert needed_collectives(program) == needed_collectives(parse_module(NEEDED.splitlines()))
-    assert not any(
-        f"|{devices}|" in operation.layouts for operation, _ in program.operations_of_step()
-    )
+    assert not any(f"|{devices}|" in operation.layouts for operation, _ in program.body.runs())
 
 
 def test_a_loop_with_constant_bounds_is_counted_and_the_loop_of_steps_is_one() -> None:
@@ -239,7 +237,7 @@ def test_a_loop_with_constant_bounds_is_counted_and_the_loop_of_steps_is_one() -
     assert times == 3
     # Devices 0 and 1 have the same key.
     assert reduction.collective == Collective("all-reduce", ("model",), 2, 32)
-    assert [op.name for op, _ in program.operations_of_step()].count("TopKV2") == 1
+    assert [op.name for op, _ in program.body.runs()].count("TopKV2") == 1
 
 
 def test_results_are_named_each_or_by_a_number() -> None:

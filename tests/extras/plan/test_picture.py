@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from mtfrun import mtf
-from mtfrun.extras.plan.description import find_replicated, picture_as_svg
+from mtfrun.extras.plan.description import find_replicated, picture
 from mtfrun.extras.plan.memory import Peak
-from mtfrun.extras.plan.plan import PARAMETERS, SLOTS, NeededCollective, Plan, PlannedVariable
+from mtfrun.extras.plan.plan import PARAMETERS, SLOTS, Plan, PlannedVariable
 from mtfrun.extras.plan.program import Block, Collective, Program
 
-GRADIENTS = NeededCollective(Collective("all-reduce", ("data",), 4, 4096), (64, 16), (None,) * 2, 2)
+GRADIENTS = Collective("all-reduce", ("data",), 4, 4096, (64, 16), (None,) * 2)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def plan() -> Plan:
             _variable(mesh, "table/v", SLOTS, "vocab:64;d_model:16"),
             _variable(mesh, "bias", PARAMETERS, "odd:3"),
         ),
-        (GRADIENTS,),
+        [(GRADIENTS, 2)],
         Program({"data": 4, "model": 2}, Block((), (), ()), {}),
         Peak(10_000, "Einsum", {"Einsum": 10_000}),
     )
@@ -73,7 +73,7 @@ def test_seconds_are_those_of_the_axes_whose_bandwidth_is_known(plan: Plan) -> N
 
 def test_the_drawing_has_a_box_for_each_device_and_bars_within_it(plan: Plan) -> None:
     memory = 4 * plan.peak_bytes
-    root = ElementTree.fromstring(picture_as_svg(plan, memory))
+    root = ElementTree.fromstring(picture(plan, memory))
     widths = {}
     for group in root.iter("{http://www.w3.org/2000/svg}g"):
         name = group.get("id") or ""

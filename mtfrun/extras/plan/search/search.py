@@ -1,22 +1,37 @@
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
+import json
 import math
-import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.cli.command import settings_of
+from mtfrun.configuration import config
+from mtfrun.configuration.gin_values import override
+from mtfrun.configuration.statements import macros_of, name_to_override
+from mtfrun.display import progress
+from mtfrun.display.formats import parse_size
+from mtfrun.display.progress import waiting
+from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
-from mtfrun.extras.plan.plan import Plan
-from mtfrun.extras.plan.profile import DeviceProfile, curve_secs
-from mtfrun.extras.plan.program import FORWARDING, Operation, Program, Value
-from mtfrun.extras.plan.search.candidates import BATCHES, Candidate
+from mtfrun.experiment import Experiment, Training
+from mtfrun.experiment.runs.opening import build
+from mtfrun.extras.plan.plan import Plan, plan_training
+from mtfrun.extras.plan.profile import DeviceProfile, curve_secs, find_profile
+from mtfrun.extras.plan.program import FORWARDING, Operation, Program
+from mtfrun.extras.plan.search.calibration import calibrate
+from mtfrun.extras.plan.search.candidates import BATCHES, Candidate, dimensions_of, layouts
+from mtfrun.files import atomic_open
 from mtfrun.mtf.placement.layout import SLOTS, WEIGHTS
+from mtfrun.training import TrainOptions
 
-_ADJOINT = re.compile(r"adj_x = (true|false)")
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 # Operations that touch no entries of their operands, or constants.
 _FREE = {*FORWARDING, "IdentityN", "Const", "ReadVariableOp", "AssignVariableOp", "Yield"}
@@ -43,7 +58,7 @@ class Estimate:
 def estimate(program: Program, profile: DeviceProfile) -> Estimate:
     products = operations = 0.0
     collectives: dict[str, float] = collections.defaultdict(float)
-    for operation, times in program.operations_of_step():
+    for operation, times in program.body.runs():
         touching_secs = times * curve_secs(profile.operations, _bytes(operation))
         if operation.collective is not None:
             secs = profile.collective_secs(operation.collective, program.mesh)
@@ -57,47 +72,30 @@ def estimate(program: Program, profile: DeviceProfile) -> Estimate:
 
 
 def product_flops(operation: Operation) -> int:
-    """Returns the floating point operations of a matrix product or convolution, else 0."""
-    count = _FLOPS.get(operation.name)
-    return count(operation) if count else 0
+    """Returns the floating point operations of a matrix product or convolution, else 0.
 
-
-def _einsum_flops(operation: Operation) -> int:
-    equation = operation.equation
-    if equation is None:
-        return 0
-    sizes: dict[str, int] = {}
-    for letters, value in zip(equation, operation.operands, strict=False):
-        sizes |= dict(zip(letters, value.sizes, strict=True))
-    left, _, result = equation
-    if not set(left) - set(result):
-        return 0  # a multiplication by element
-    return 2 * math.prod(sizes.values())
-
-
-def _matrix_product_flops(operation: Operation) -> int:
-    left = operation.operands[0].sizes
-    adjoint = _ADJOINT.search(operation.attributes)
-    contracted = left[-2 if adjoint and adjoint[1] == "true" else -1]
-    return 2 * operation.results[0].num_elements * contracted
-
-
-def _convolution_flops(filters: Value, output: Value) -> int:
-    """Every output is a sum over the filter and the input channels."""
-    height, width, channels, _ = filters.sizes
-    return 2 * output.num_elements * height * width * channels
-
-
-# The operands of gradients of convolutions are the input, the filter and the output's gradient; of
-# the one that is computed there are only the sizes.
-_FLOPS: dict[str, Callable[[Operation], int]] = {
-    "Einsum": _einsum_flops,
-    "BatchMatMulV2": _matrix_product_flops,
-    "BatchMatMulV3": _matrix_product_flops,
-    "Conv2D": lambda x: _convolution_flops(x.operands[1], x.results[0]),
-    "Conv2DBackpropInput": lambda x: _convolution_flops(x.operands[1], x.operands[2]),
-    "Conv2DBackpropFilter": lambda x: _convolution_flops(x.results[0], x.operands[2]),
-}
+    The operands of gradients of convolutions are the input, the filter and the output's gradient;
+    of the one that is computed there are only the sizes.
+    """
+    operands, results = operation.operands, operation.results
+    match operation.name:
+        case "Einsum" if (equation := operation.equation) and {*equation[0]} - {*equation[2]}:
+            sizes: dict[str, int] = {}
+            for letters, value in zip(equation, operands, strict=False):
+                sizes |= zip(letters, value.sizes, strict=True)
+            return 2 * math.prod(sizes.values())
+        case "BatchMatMulV2" | "BatchMatMulV3":
+            is_adjoint = "adj_x = true" in operation.attributes
+            return 2 * results[0].num_elements * operands[0].sizes[-2 if is_adjoint else -1]
+        case "Conv2D":
+            filters, output = operands[1], results[0]
+        case "Conv2DBackpropInput":
+            filters, output = operands[1], operands[2]
+        case "Conv2DBackpropFilter":
+            filters, output = results[0], operands[2]
+        case _:
+            return 0
+    return 2 * output.num_elements * math.prod(filters.sizes[:3])
 
 
 def _bytes(operation: Operation) -> int:
@@ -132,10 +130,6 @@ class Option:
             f"operations{sending}), {self.peak_bytes:,} bytes on each device"
         )
 
-    def fits(self, device_memory: int | None) -> bool:
-        """None stands for any memory."""
-        return device_memory is None or self.peak_bytes <= device_memory
-
 
 @dataclasses.dataclass
 class Search:
@@ -151,7 +145,7 @@ class Search:
 
     plan: Callable[[Candidate], Plan]
     profile: DeviceProfile
-    device_memory: int | None
+    device_memory: float
     most: int = 40
     note: Callable[[str], None] = lambda _: None
 
@@ -175,20 +169,19 @@ class Search:
                 self._option(candidate)
         for option in fastest:  # saves memory until the candidate fits, the cheapest way first
             smaller: Option | None = option
-            while smaller is not None and not smaller.fits(self.device_memory):
-                options = _smaller(smaller, self.device_memory or 0, max_microbatches)
-                cheapest = next(options, None)
+            while smaller is not None and smaller.peak_bytes > self.device_memory:
+                cheapest = next(_smaller(smaller, self.device_memory, max_microbatches), None)
                 smaller = None if cheapest is None else self._option(cheapest)
 
     @property
     def ranking(self) -> list[Option]:
         """The options that fit, the fastest first."""
-        return [option for option in self._rank() if option.fits(self.device_memory)]
+        return [option for option in self._rank() if option.peak_bytes <= self.device_memory]
 
     @property
     def too_large(self) -> list[Option]:
         """The options that do not fit, the smallest first."""
-        others = (option for option in self._rank() if not option.fits(self.device_memory))
+        others = (option for option in self._rank() if option.peak_bytes > self.device_memory)
         return sorted(others, key=lambda option: option.peak_bytes)
 
     def _rank(self) -> list[Option]:
@@ -223,7 +216,7 @@ def _with_split_slots(candidate: Candidate) -> Iterator[Candidate]:
             yield dataclasses.replace(candidate, layout=layout)
 
 
-def _smaller(option: Option, device_memory: int, max_microbatches: int) -> Iterator[Candidate]:
+def _smaller(option: Option, device_memory: float, max_microbatches: int) -> Iterator[Candidate]:
     candidate = option.candidate
     if option.state_bytes > device_memory / 2:
         yield from list(_with_split_slots(candidate))[::-1]
@@ -234,3 +227,149 @@ def _smaller(option: Option, device_memory: int, max_microbatches: int) -> Itera
     if max_microbatches % (2 * candidate.microbatches * parts) == 0:
         yield dataclasses.replace(candidate, microbatches=2 * candidate.microbatches)
     yield from list(_with_split_slots(candidate))[::-1]
+
+
+# Options that are printed in full.
+_PRINTED = 5
+_CANDIDATES = 40
+
+
+def calibrate_devices(flags: argparse.Namespace) -> int:
+    profile = calibrate(flags.devices, lambda line: print(line, file=sys.stderr, flush=True))
+    with atomic_open(flags.profile) as file:
+        file.write(profile.to_json() + "\n")
+    print_lines(f"{flags.profile}: the profile of {profile.name}")
+    return 0
+
+
+def search_layouts(flags: argparse.Namespace) -> int:
+    profile = find_profile(flags.profile, flags.devices)
+    memory: float = profile.memory_bytes or math.inf
+    if flags.device_memory is not None:
+        memory = parse_size(flags.device_memory)
+    settings = _Settings(flags)
+    one = settings.training(settings.one_device())
+    if one.experiment.model.reads_outer_batch and one.batch_size % 2 == 0:
+        # With any size, so that its layout can be found.
+        one = settings.training(settings.one_device(outer_batch=2))
+    with waiting("planning a step on one device", "planned a step on one device"):
+        plan_training(one, flags.program_dump)
+    dimensions = dimensions_of(one)
+    most = _CANDIDATES if flags.candidates is None else flags.candidates
+    candidates = [
+        settings.complete(candidate)
+        for candidate in layouts(dimensions, flags.devices, settings.axes, most=2 * most)
+    ]
+    if not candidates:
+        raise InputError(
+            f"no dimension of the model can be split into parts for {flags.devices} devices: "
+            "change the batch size, the sizes of the model or --devices"
+        )
+
+    def plan(candidate: Candidate) -> Plan:
+        with waiting(f"planning {most - search.left + 1} of at most {most}: {candidate}"):
+            return plan_training(settings.training(candidate), flags.program_dump)
+
+    search, code = Search(plan, profile, memory, most=most, note=progress.note), 0
+    try:
+        search(candidates, one.batch_size)
+    except SystemExit as stopped:  # by a signal
+        code = int(stopped.code or 0)
+        progress.note(f"stopped after {most - search.left} of at most {most} candidates")
+    if flags.json:
+        print(json.dumps(as_json(search, settings), allow_nan=False))
+    else:
+        print_lines(*as_lines(search, settings))
+    return code
+
+
+def as_json(search: Search, settings: _Settings) -> dict[str, Any]:
+    def describe(option: Option) -> dict[str, Any]:
+        return {
+            **option.candidate.settings,
+            "step_secs": option.estimate.secs,
+            **dataclasses.asdict(option.estimate),
+            "peak_bytes": option.peak_bytes,
+            "state_bytes": option.state_bytes,
+            "bindings": settings.bindings(option.candidate),
+            "gin": settings.gin(option.candidate),
+        }
+
+    rejected = [{"candidate": str(x), "reason": why} for x, why in search.rejections.items()]
+    return {
+        "ranking": list(map(describe, search.ranking)),
+        "too_large": list(map(describe, search.too_large)),
+        "rejected": rejected,
+    }
+
+
+def as_lines(search: Search, settings: _Settings) -> list[str]:
+    """Returns the best options, each with the lines of a gin file."""
+    memory, ranking, too_large = search.device_memory, search.ranking, search.too_large
+    limit = "" if memory == math.inf else f", {memory:,} bytes of memory on each device"
+    lines = [f"devices: {search.profile.name}{limit}"]
+    for number, option in enumerate(ranking[:_PRINTED], 1):
+        lines += ["", f"{number}. {option}", *settings.gin(option.candidate)]
+    more = f"{len(ranking[_PRINTED:])} more fit, {len(too_large)} need more memory"
+    lines += ["", f"{more}, {len(search.rejections)} cannot be compiled; --json prints all"]
+    if not ranking and too_large:
+        lines.append(f"the one that needs the least memory: {too_large[0]}")
+    return lines
+
+
+class _Settings:
+    def __init__(self, flags: argparse.Namespace):
+        self._settings = settings_of(flags)
+        bindings = self._settings.parse()
+        parameters = {
+            "mesh": "mtf.Mesh.shape",
+            "layout": "mtf.Mesh.layout",
+            "outer_batch": "experiment.Experiment.outer_batch",
+            "microbatches": "training.TrainOptions.microbatches",
+        }
+        self._names = {n: [name_to_override(bindings, x)] for n, x in parameters.items()}
+        # Models bind this name in different classes.
+        macros = macros_of(bindings)
+        sources = [b.source(macros) for b in bindings if b.parameter == "rematerialise"]
+        rematerialised = {source.name: source.value for source in sources}
+        self._names["rematerialise"] = [*rematerialised]
+        config.override(mtf.Mesh)  # gin knows the classes from now on, if it did not
+        config.override(TrainOptions)
+        mesh = config.argument(mtf.Mesh, "shape", "data:1,model:1")
+        self.axes = mtf.convert_to_shape(mesh).dimension_names
+        self._configured = {
+            "outer_batch": config.argument(Experiment, "outer_batch", 1),
+            "microbatches": config.argument(TrainOptions, "microbatches", 1),
+            "rematerialise": all(rematerialised.values()) if rematerialised else None,
+        }
+
+    def one_device(self, outer_batch: int = 1) -> Candidate:
+        mesh = mtf.Shape([("data", 1)])
+        return self.complete(Candidate(mesh, mtf.LayoutRules(), outer_batch))
+
+    def complete(self, candidate: Candidate) -> Candidate:
+        names = ("microbatches", "rematerialise")
+        return dataclasses.replace(candidate, **{name: self._configured[name] for name in names})
+
+    def training(self, candidate: Candidate) -> Training:
+        lines = [(f"--gin_param={line}", line) for line in self.bindings(candidate)]
+        bindings = [*self._settings.bindings, *lines]
+        dataclasses.replace(self._settings, bindings=bindings).parse()
+        with mtf.planned_meshes():
+            return config.build(Training, *build())
+
+    def bindings(self, candidate: Candidate) -> list[str]:
+        """Returns the values of flags --gin_param that set up a candidate."""
+        return [
+            override(bound, value)
+            for name, value in candidate.settings.items()
+            if name not in self._configured or value != self._configured[name]
+            for bound in self._names[name]
+        ]
+
+    def gin(self, candidate: Candidate) -> list[str]:
+        bindings = self.bindings(candidate)
+        names = (line.partition(" = ")[0].partition(".") for line in bindings)
+        imports = [f"from mtfrun import {module}" for module, dot, _ in names if dot]
+        registration = ["from __gin__ import dynamic_registration"] if imports else []
+        return [*registration, *dict.fromkeys(imports), *bindings]
