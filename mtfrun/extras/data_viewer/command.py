@@ -92,7 +92,7 @@ def print_rows(
 
     if flags.html is not None:
         with atomic_open(flags.html) as file:
-            file.writelines(rows_html(rows, title, summary, first=first, count=count))
+            file.write(rows_html(rows, title, summary, first=first, count=count))
         return
     width = shutil.get_terminal_size().columns
     print_lines(*summary, "")

@@ -4,6 +4,7 @@ import codecs
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,48 +21,45 @@ PADDING = 0
 _INVALID = "\ufffd"
 
 
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """The ids of one feature of a row, without padding; arrays are [tokens].
+class Token(NamedTuple):
+    """An id and what it adds to the text; `segment` counts from 1, `position` in it from 0.
 
-    Attributes:
-      texts: see `token_texts`.
-      segments, positions: count from 1, and in the segment from 0.
-      weights: weights of the loss; None for a feature without a loss.
-      length: number of positions, with padding.
+    `weight` is that of the loss; None in a feature without a loss.
     """
 
+    id: int
+    text: str
+    segment: int
+    position: int
+    weight: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The tokens of one feature of a row, or of a segment; `length` counts padding too."""
+
     name: str
-    ids: np.ndarray
-    texts: Sequence[str]
-    segments: np.ndarray
-    positions: np.ndarray
-    weights: np.ndarray | None
+    tokens: Sequence[Token]
     length: int
 
     @property
     def padding(self) -> int:
         """Positions without a token."""
-        return self.length - len(self.ids)
+        return self.length - len(self.tokens)
+
+    @property
+    def num_with_loss(self) -> int:
+        return sum(bool(token.weight) for token in self.tokens)
 
     @property
     def has_partial_loss(self) -> bool:
         """Whether some tokens have another weight than others."""
-        return self.weights is not None and bool((self.weights != self.weights[0]).any())
+        return len({token.weight for token in self.tokens}) > 1
 
     def parts(self) -> list[Tokens]:
         """Returns the segments."""
-        return [self._where(self.segments == number) for number in np.unique(self.segments)]
-
-    def _where(self, chosen: np.ndarray) -> Tokens:
-        return dataclasses.replace(
-            self,
-            ids=self.ids[chosen],
-            texts=list(itertools.compress(self.texts, chosen)),
-            segments=self.segments[chosen],
-            positions=self.positions[chosen],
-            weights=None if self.weights is None else self.weights[chosen],
-        )
+        groups = itertools.groupby(self.tokens, lambda token: token.segment)
+        return [dataclasses.replace(self, tokens=list(group)) for _, group in groups]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +106,13 @@ def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) ->
     segments = row.get(name + _SEGMENTATION, is_token.astype(np.int32))
     positions = row.get(name + _POSITION, np.arange(len(ids)))
     weights = row.get(name + _WEIGHTS, (ids != PADDING).astype(np.float32))
-    return Tokens(
-        name,
-        ids[is_token],
-        token_texts(vocabulary, ids[is_token]),
-        segments[is_token],
-        positions[is_token],
-        weights[is_token] if name == TARGETS else None,
-        len(ids),
-    )
+    columns = [x[is_token].tolist() for x in (ids, segments, positions, weights)]
+    texts = token_texts(vocabulary, columns[0])
+    tokens = [
+        Token(number, text, segment, position, weight if name == TARGETS else None)
+        for text, number, segment, position, weight in zip(texts, *columns, strict=True)
+    ]
+    return Tokens(name, tokens, len(ids))
 
 
 def _value_text(values: np.ndarray, class_names: Sequence[str] | None) -> str:
@@ -174,7 +170,7 @@ def _without_empty_rows(batch: Batch) -> Mapping[str, np.ndarray]:
     return {name: values[occupied] for name, values in batch.items()} if occupied.any() else batch
 
 
-def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[str]:
+def token_texts(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
     """Returns what each id adds to the decoded text; special ids by name.
 
     The text of a character of several ids is at the last of them; the ones before have "".

@@ -3,13 +3,15 @@ from __future__ import annotations
 import base64
 import html
 import io
+import pathlib
+import string
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from mtfrun.errors.untrusted import escape
-from mtfrun.extras.data_viewer.row_view import RowView, Tokens
+from mtfrun.extras.data_viewer.row_view import RowView, Token
 from mtfrun.extras.data_viewer.rows_text import describe_image, describe_segment, describe_tokens
 
 # Number of colours, after which the first one is used again.
@@ -17,33 +19,9 @@ _COLOURS = 6
 # The shorter side, in pixels, to which a small image is enlarged.
 _SMALLEST_SIDE = 96
 
-TOKEN_STYLE = """\
-.tokens { font: 14px/1.9 ui-monospace, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-.tokens span { border-radius: 3px; padding: 1px 0; }
-.tokens span:hover { outline: 2px solid #1b1b1b; }
-.without-loss { opacity: .55; text-decoration: underline dotted; }
-.padding { color: #777; }
-.pixels { image-rendering: pixelated; border: 1px solid #999; }
-.c0 { background: #cfe3fb; } .c1 { background: #fde2b8; } .c2 { background: #cdeccb; }
-.c3 { background: #f6cfdc; } .c4 { background: #ddd3f5; } .c5 { background: #c9ebe8; }
-@media (prefers-color-scheme: dark) {
-  .tokens span { color: #1b1b1b; }
-  .tokens span:hover { outline-color: #eee; }
-  .tokens .padding { color: #aaa; }
-}
-"""
+_HERE = pathlib.Path(__file__).parent
+TOKEN_STYLE = (_HERE / "tokens.css").read_text("utf-8")
 """The style of `row_parts`."""
-
-_STYLE = """\
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em;
-  color: #1b1b1b; background: #fff; }
-h2, h3 { font-size: 1em; margin: 1.5em 0 .3em; }
-h3 { font-weight: normal; margin-top: .6em; }
-@media (prefers-color-scheme: dark) {
-  body { color: #eee; background: #181818; }
-}
-"""
 
 
 def rows_html(
@@ -53,23 +31,16 @@ def rows_html(
     *,
     first: int = 1,
     count: int | None = None,
-) -> Iterator[str]:
-    """Yields the parts of a page, without other files, with all rows; tokens have tooltips.
+) -> str:
+    """Returns a page, without other files, with all rows; tokens have tooltips.
 
     For `first` and `count` see `rows_text`.
     """
-    yield (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{_escape(title)}</title>\n<style>\n{_STYLE}{TOKEN_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{_escape(title)}</h1>\n"
-    )
-    for line in summary:
-        yield f"<p>{_escape(line)}</p>\n"
+    body = [f"<p>{_escape(line)}</p>\n" for line in summary]
     for number, row in enumerate(rows, first):
-        yield f"<h2>Row {number} of {count or len(rows)}</h2>\n"
-        yield from row_parts(row)
-    yield "</body>\n</html>\n"
+        body += [f"<h2>Row {number} of {count or len(rows)}</h2>\n", *row_parts(row)]
+    page = string.Template((_HERE / "rows.html").read_text("utf-8"))
+    return page.substitute(title=_escape(title), token_style=TOKEN_STYLE, body="".join(body))
 
 
 def row_parts(row: RowView, heading: str = "h3") -> Iterator[str]:
@@ -81,22 +52,20 @@ def row_parts(row: RowView, heading: str = "h3") -> Iterator[str]:
     for tokens in row.tokens:
         yield f'<{heading}>{_escape(describe_tokens(tokens))}</{heading}>\n<div class="tokens">'
         for part in tokens.parts():
-            yield from (_token(part, i) for i in range(len(part.ids)))
+            yield from (_token(token, describe_segment(part)) for token in part.tokens)
         if tokens.padding:
             yield f'<span class="padding"> {tokens.padding:,} padding</span>'
         yield "</div>\n"
 
 
-def _token(part: Tokens, i: int) -> str:
-    text = part.texts[i]
-    classes = [f"c{(int(part.segments[i]) - 1) % _COLOURS}"]
-    hint = f"id {part.ids[i]}, position {part.positions[i]}, {describe_segment(part)}"
-    if part.weights is not None:
-        hint += f", weight of the loss {part.weights[i]:g}"
-        if part.weights[i] == 0:
-            classes.append("without-loss")
+def _token(token: Token, segment: str) -> str:
+    classes = [f"c{(token.segment - 1) % _COLOURS}"]
+    hint = f"id {token.id}, position {token.position}, {segment}"
+    if token.weight is not None:
+        hint += f", weight of the loss {token.weight:g}"
+        classes += ["without-loss"] * (token.weight == 0)
     # A line end is shown by a sign and by its effect. An id that is a part of a character is a dot.
-    shown = _escape(text.replace("\n", "\u21b5\n"), keep="\n\t") if text else "\u00b7"
+    shown = _escape(token.text.replace("\n", "\u21b5\n"), keep="\n\t") or "\u00b7"
     return f'<span class="{" ".join(classes)}" title="{_escape(hint)}">{shown}</span>'
 
 

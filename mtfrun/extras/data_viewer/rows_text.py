@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from mtfrun.data.features import TARGETS
 from mtfrun.errors.untrusted import escape
 from mtfrun.extras.data_viewer.row_view import PADDING, RowView, Tokens
 
@@ -61,23 +62,18 @@ def heading_lines(text: str, width: int, indent: str = "") -> list[str]:
 
 def describe_tokens(tokens: Tokens) -> str:
     """Returns "targets: 32 positions, 30 tokens in 2 segments, 2 padding, loss on 30"."""
-    segments = len(set(tokens.segments.tolist()))
-    parts = [
-        f"{tokens.name}: {tokens.length:,} positions",
-        f"{len(tokens.ids):,} tokens in {segments:,} segment{'s' * (segments != 1)}",
-        f"{tokens.padding:,} padding",
-    ]
-    if tokens.weights is not None:
-        parts.append(f"loss on {int((tokens.weights != 0).sum()):,}")
-    return ", ".join(parts)
+    segments = len(tokens.parts())
+    loss = f", loss on {tokens.num_with_loss:,}" if tokens.name == TARGETS else ""
+    return (
+        f"{tokens.name}: {tokens.length:,} positions, {len(tokens.tokens):,} tokens in "
+        f"{segments:,} segment{'s' * (segments != 1)}, {tokens.padding:,} padding{loss}"
+    )
 
 
 def describe_segment(part: Tokens) -> str:
     """Returns "segment 1: 12 tokens, loss on 5"."""
-    text = f"segment {part.segments[0]}: {len(part.ids):,} tokens"
-    if part.weights is not None and part.has_partial_loss:
-        text += f", loss on {int((part.weights != 0).sum()):,}"
-    return text
+    loss = f", loss on {part.num_with_loss:,}" if part.has_partial_loss else ""
+    return f"segment {part.tokens[0].segment}: {len(part.tokens):,} tokens{loss}"
 
 
 def describe_image(name: str, pixels: np.ndarray) -> str:
@@ -114,10 +110,10 @@ def _segment_lines(
 
 def _characters(part: Tokens) -> Iterator[tuple[str, bool]]:
     """Yields the printable characters of a text, and whether the loss singles them out."""
-    for i, text in enumerate(part.texts):
-        has_loss = part.weights is not None and bool(part.weights[i]) and part.has_partial_loss
-        if part.ids[i] != PADDING:
-            yield from ((character, has_loss) for character in escape(text))
+    for token in part.tokens:
+        if token.id != PADDING:
+            has_loss = part.has_partial_loss and bool(token.weight)
+            yield from ((character, has_loss) for character in escape(token.text))
 
 
 def _wrap(characters: Iterable[tuple[str, bool]], width: int) -> Iterator[list[tuple[str, bool]]]:
@@ -134,20 +130,15 @@ def _wrap(characters: Iterable[tuple[str, bool]], width: int) -> Iterator[list[t
         yield line
 
 
-def _cells(part: Tokens, i: int) -> list[str]:
-    # An open box for a space, which would not be seen.
-    text = escape(part.texts[i]).replace(" ", "\u2423")
-    cells = [text, str(part.ids[i]), str(part.positions[i])]
-    if part.weights is not None and part.has_partial_loss:
-        cells.append(f"{part.weights[i]:g}")
-    return cells
-
-
 def _token_lines(part: Tokens, width: int) -> Iterator[str]:
     """Yields a line for each label, and so on below them for the tokens that are too many."""
     block, used = [list(_LABELS)], 0
-    for i in range(len(part.ids)):
-        cells = _cells(part, i)
+    for token in part.tokens:
+        # An open box for a space, which would not be seen.
+        text = escape(token.text).replace(" ", "\u2423")
+        cells = [text, str(token.id), str(token.position)]
+        if part.has_partial_loss:
+            cells.append(f"{token.weight:g}")
         columns = max(map(columns_of, cells))
         if len(block) > 1 and used + columns > width - _LABEL_WIDTH:
             yield from _block_lines(block)

@@ -161,7 +161,7 @@ def test_ids_without_a_character_are_named_and_the_following_ones_decoded() -> N
 
 
 def _page(batch: dict[str, np.ndarray], title: str = "Rows") -> str:
-    return "".join(rows_html(views(batch), title, ["12 rows"]))
+    return rows_html(views(batch), title, ["12 rows"])
 
 
 def _spans(page: str) -> list[tuple[str, str, str]]:
