@@ -24,6 +24,7 @@ from mtfrun.rundir.run_record import SWEPT, RunCost, Status, StepMetrics, SweptR
 # How deep below the directory of a command runs are searched for.
 _MOST_LEVELS = 4
 _LOSS = "loss"
+_HERE = pathlib.Path()
 # Settings in which runs differ that a table has.
 _MOST_VARIED = 4
 
@@ -108,15 +109,32 @@ def find_runs(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         below[:] = [] if too_deep else sorted(d for d in below if not d.startswith("."))
 
 
-def no_run_in(directory: pathlib.Path) -> InputError:
-    return InputError(f"{directory} has no run directory: name one, or a directory above some")
+def find_named_runs(words: Sequence[str | pathlib.Path]) -> dict[pathlib.Path, str]:
+    """Returns the names of the runs at and below directories; InputError if one has none.
+
+    Names begin with the directory's word, unless there is only one directory.
+    """
+    names: dict[pathlib.Path, str] = {}
+    for word in words:
+        directory = pathlib.Path(RunDirectory(word).path)
+        paths = list(find_runs(directory))
+        if not paths:
+            raise InputError(
+                f"{directory} has no run directory: name one, or a directory above some"
+            )
+        for path in paths:
+            name = path.relative_to(directory)
+            if len(words) > 1:
+                name = pathlib.Path(word, name)
+            names.setdefault(path.resolve(), directory.name if name == _HERE else str(name))
+    return names
 
 
-def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
-    """Returns the names of the bindings that differ between runs, macros first."""
-    configs = [s.config for s in summaries if s.config]
-    names = dict.fromkeys(name for config in configs for name in config)
-    different = [n for n in names if len({config.get(n) for config in configs}) > 1]
+def varied_names(configs: Iterable[Mapping[str, str]]) -> list[str]:
+    """Returns the names of the bindings that differ between configurations, macros first."""
+    recorded = [config for config in configs if config]
+    names = dict.fromkeys(name for config in recorded for name in config)
+    different = [n for n in names if len({config.get(n) for config in recorded}) > 1]
     return sorted(different, key=lambda name: "." in name)
 
 
@@ -156,15 +174,8 @@ def metric_of(
     return name or (_LOSS if _LOSS in names or not names else names[0])
 
 
-def runs_table(
-    summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
-) -> list[str]:
-    """Like `sweep_table` for any runs, with best values and their steps; a * marks the best.
-
-    It has the first few settings in `varied` that are not macros.
-    """
-    readable = [x for x in varied if not any(s.config.get(x, "")[:1] == "%" for s in summaries)]
-    shown = readable[:_MOST_VARIED]
+def summary_rows(summaries: Sequence[RunSummary], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Returns headings, and a row for each run with its best and last value; a * marks the best."""
     bests = [s.best(metric) for s in summaries]
     marked = mark_best([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
@@ -180,13 +191,23 @@ def runs_table(
                 metric_text(summary.last(metric)),
                 speed_text(summary),
                 "-" if summary.status is None else time_text(summary.status.time),
-                *(summary.config.get(name, "-") for name in shown),
             ]
         )
-    title = f"best {metric}"
-    headings = ["run", "state", "step", title, "at step", "last", "speed", "date", *shown]
+    return ["run", "state", "step", f"best {metric}", "at step", "last", "speed", "date"], rows
+
+
+def runs_table(
+    summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
+) -> list[str]:
+    """Has the first few settings in `varied` that are not macros."""
+    readable = [x for x in varied if not any(s.config.get(x, "")[:1] == "%" for s in summaries)]
+    shown = readable[:_MOST_VARIED]
+    headings, rows = summary_rows(summaries, metric)
+    for row, summary in zip(rows, summaries, strict=True):
+        row += [summary.config.get(name, "-") for name in shown]
     more = f"({len(shown)} of {len(varied)} settings in which the runs differ; --json has all)"
-    return table_lines(headings, rows, columns) + [more] * (len(shown) < len(varied))
+    lines = table_lines([*headings, *shown], rows, columns)
+    return lines + [more] * (len(shown) < len(varied))
 
 
 def error_lines(summaries: Sequence[RunSummary]) -> list[str]:

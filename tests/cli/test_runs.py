@@ -101,7 +101,7 @@ def test_what_differs_is_read_of_the_configurations(runs: pathlib.Path) -> None:
     paths = list(find_runs(runs))
     assert [path.relative_to(runs).as_posix() for path in paths] == ["a", "below/b", "c", "d"]
     summaries = [summary_of(path, path.name) for path in paths]
-    assert varied_names(summaries) == ["LEARNING_RATE"]
+    assert varied_names(s.config for s in summaries) == ["LEARNING_RATE"]
     (runs / "a" / "config.gin").write_text("this is no gin file (")
     assert summary_of(runs / "a", "a").config == {}
 

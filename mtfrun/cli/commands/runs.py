@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +61,20 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.rundir.run_summary import (
+        as_json,
+        error_lines,
+        find_named_runs,
+        metric_of,
+        runs_table,
+        summary_of,
+        varied_names,
+    )
+
     if flags.curves:
         _print_curves(flags)
         return 0
-    from mtfrun.rundir.run_summary import as_json, error_lines, metric_of, runs_table, varied_names
-
-    by_path: dict[pathlib.Path, RunSummary] = {}
-    for word in flags.words:
-        by_path = _runs_below(word, alone=len(flags.words) == 1) | by_path
-    summaries = list(by_path.values())
+    summaries = [summary_of(path, name) for path, name in find_named_runs(flags.words).items()]
     evaluated = {name for summary in summaries for name in summary.metrics}
     swept = [summary.swept for summary in summaries if summary.swept is not None]
     if len(flags.words) == 1 and len(swept) == len(summaries):
@@ -82,7 +86,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         flags.metric or next((x.metric for x in swept if x.metric in evaluated), None),
         is_evaluated=flags.metric is not None,
     )
-    varied = ["row"] if all("row" in s.config for s in summaries) else varied_names(summaries)
+    varied = (
+        ["row"]
+        if all("row" in s.config for s in summaries)
+        else varied_names(s.config for s in summaries)
+    )
     summaries.sort(key=_sort_key(flags.sort or "metric", metric))
     if flags.json:
         print(json.dumps([as_json(summary, varied) for summary in summaries], allow_nan=False))
@@ -90,25 +98,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     print_lines(*runs_table(summaries, varied, metric, terminal_columns()))
     print_lines(*error_lines(summaries))
     return 0
-
-
-def _runs_below(word: str, *, alone: bool) -> dict[pathlib.Path, RunSummary]:
-    """Returns the runs, of a sweep also those that have not begun."""
-    from mtfrun.rundir import RunDirectory
-    from mtfrun.rundir.run_summary import find_runs, no_run_in, summary_of
-
-    directory = pathlib.Path(RunDirectory(word).path)
-    runs = {}
-    for path in find_runs(directory):
-        name = str(path.relative_to(directory))
-        if not alone:
-            name = str(pathlib.Path(word, name))
-        elif path == directory:
-            name = directory.name
-        runs[path.resolve()] = summary_of(path, name)
-    if not runs:
-        raise no_run_in(directory)
-    return runs
 
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:

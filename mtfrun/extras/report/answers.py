@@ -72,26 +72,21 @@ def read_answers(run: pathlib.Path) -> Answers | None:
 
 
 def _answer(fields: Mapping[str, Any]) -> Answer:
-    task, split = (str(fields.get(name, "")) for name in ("task", "split"))
-    if "true_label" in fields:
-        return Answer(
-            output=str(fields["label"]),
-            target=str(fields["true_label"]),
-            split=split,
-            index=int(fields["index"]),
-            probability=float(fields["probability"]),
-        )
-    target = fields.get("target")
+    is_label = "true_label" in fields
+    output, target = ("label", "true_label") if is_label else ("output", "target")
     return Answer(
-        output=_cut(str(fields["output"])),
-        target=None if target is None else _cut(str(target)),
-        input=_cut(str(fields["input"])),
-        task=task,
-        split=split,
+        output=_cut(fields[output]),
+        target=None if fields.get(target) is None else _cut(fields[target]),
+        input="" if is_label else _cut(fields["input"]),
+        task=str(fields.get("task", "")),
+        split=str(fields.get("split", "")),
+        index=int(fields["index"]) if is_label else None,
+        probability=float(fields["probability"]) if is_label else None,
     )
 
 
-def _cut(text: str) -> str:
+def _cut(value: object) -> str:
+    text = str(value)
     if len(text) <= _MOST_CHARACTERS:
         return text
     return f"{text[:_MOST_CHARACTERS]}… ({len(text):,} characters)"

@@ -1,19 +1,28 @@
-"""The charts of a report: which curves of which runs are in one, thinned out for a file."""
+"""The charts of a report: curves of runs, thinned out, drawn by Bokeh, which a page contains."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from mtfrun.errors import InputError, install_command
 from mtfrun.errors.untrusted import escape
 from mtfrun.metrics.catalogue import chart_patterns
 from mtfrun.metrics.curves import Curves, choose_steps
 from mtfrun.metrics.tags import description_of
+
+try:
+    from bokeh import models
+    from bokeh.embed import json_item
+    from bokeh.plotting import figure
+    from bokeh.resources import Resources
+except ImportError as error:
+    raise InputError(f"a report needs Bokeh ({error}): {install_command('bokeh')}") from error
 
 TRAIN, EVAL = "train", "eval"
 KINDS = {TRAIN: "training", EVAL: "evaluation"}
@@ -75,50 +84,38 @@ class Chart:
 
 
 def charts_of(
-    runs: Sequence[tuple[str, Mapping[str, Curves]]],
-    groups: Sequence[int],
-    points: int,
-    most: int | None = None,
+    runs: Sequence[tuple[str, int, Mapping[str, Curves]]], points: int, most: int | None = None
 ) -> list[Chart]:
-    """Returns charts of runs, each with its name and its curves by "train" and "eval".
+    """Returns charts of runs, each with its name, group, and curves by "train" and "eval".
 
     With `most` only the first charts. The runs of a group have one colour; the curves of a single
-    run have a colour for each tag. A curve has at most about `points` points.
+    run have a colour for each tag. All curves have about `points` points, each at most 1,000.
     """
-    tags = sorted({tag for _, curves in runs for of_kind in curves.values() for tag in of_kind})
+    tags = [tag for *_, curves in runs for of_kind in curves.values() for tag in of_kind]
+    points = math.floor(min(1000, max(10, points / max(1, len(tags)))))
+    tags = sorted({*tags})
+    charted = [
+        (category, title, [tag for tag in tags if re.fullmatch(pattern, tag)])
+        for category, title, pattern in chart_patterns(tags)
+    ]
+    further = [tag for tag in tags if not any(tag in chosen for *_, chosen in charted)]
+    charted += [(_FURTHER, description_of(tag).title, [tag]) for tag in further[:_MOST_FURTHER]]
     charts: list[Chart] = []
-    for category, title, chosen in _groups(tags):
-        if len(runs) > 1 and len(chosen) > _MOST_OF_A_RUN:
+    for category, title, chosen in charted:
+        if len(charts) == most or (len(runs) > 1 and len(chosen) > _MOST_OF_A_RUN):
             continue
-        if most is not None and len(charts) == most:
-            break
-        series = list(_series(runs, groups, chosen, points))
+        series = list(_series(runs, chosen, points))
         if series:
             text = description_of(chosen[0]).text if len(chosen) == 1 else ""
             charts.append(Chart(len(charts), category, title, text.replace("`", ""), series))
     return charts
 
 
-def _groups(tags: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yields category, title and tags of the charts, as on TensorBoard's page Custom Scalars."""
-    charted: set[str] = set()
-    for category, title, pattern in chart_patterns(tags):
-        chosen = [tag for tag in tags if re.fullmatch(pattern, tag)]
-        charted.update(chosen)
-        yield category, title, chosen
-    further = [tag for tag in tags if tag not in charted]
-    for tag in further[:_MOST_FURTHER]:
-        yield _FURTHER, description_of(tag).title, [tag]
-
-
 def _series(
-    runs: Sequence[tuple[str, Mapping[str, Curves]]],
-    groups: Sequence[int],
-    tags: Sequence[str],
-    points: int,
+    runs: Sequence[tuple[str, int, Mapping[str, Curves]]], tags: Sequence[str], points: int
 ) -> Iterator[Series]:
     names = distinct_parts(tags)
-    for index, (run, curves) in enumerate(runs):
+    for run, group, curves in runs:
         for number, (tag, part) in enumerate(zip(tags, names, strict=True)):
             for kind in (TRAIN, EVAL):
                 curve = curves.get(kind, {}).get(tag)
@@ -126,14 +123,12 @@ def _series(
                     continue
                 colour = int(kind == EVAL) if len(tags) == 1 else number
                 if len(runs) > 1:
-                    colour = groups[index]
+                    colour = group
                 name = ", ".join(filter(None, [run if len(runs) > 1 else "", part, KINDS[kind]]))
                 steps = np.array(sorted(curve), np.int64)
                 values = np.array([curve[step] for step in steps.tolist()], np.float64)
                 chosen = thin_out(values, points)
-                yield Series(
-                    escape(name), kind, groups[index], colour, steps[chosen], values[chosen]
-                )
+                yield Series(escape(name), kind, group, colour, steps[chosen], values[chosen])
 
 
 def distinct_parts(tags: Sequence[str]) -> list[str]:
@@ -147,16 +142,11 @@ def distinct_parts(tags: Sequence[str]) -> list[str]:
     if len(tags) == 1:
         return [""]
     parts = [tag.split("/") for tag in tags]
-    shortest = min(map(len, parts)) - 1
-    first = _common(parts, shortest)
-    last = _common([x[::-1] for x in parts], shortest - first)
-    return ["/".join(x[first : len(x) - last]) for x in parts]
-
-
-def _common(parts: Sequence[Sequence[str]], most: int) -> int:
-    """Returns how many of the first entries, at most `most`, are the same in all lists."""
-    equal = (len(set(entries)) == 1 for entries in zip(*parts, strict=False))
-    return sum(1 for _ in itertools.takewhile(bool, itertools.islice(equal, max(0, most))))
+    for end in (0, -1):
+        while min(map(len, parts)) > 1 and len({x[end] for x in parts}) == 1:
+            for x in parts:
+                del x[end]
+    return ["/".join(x) for x in parts]
 
 
 def thin_out(values: np.ndarray, points: int) -> np.ndarray:
@@ -176,7 +166,87 @@ def thin_out(values: np.ndarray, points: int) -> np.ndarray:
     return np.array(sorted(chosen))
 
 
-def points_of(runs: Sequence[Mapping[str, Curves]], total: int) -> int:
-    """Returns how many points each curve may have for `total` points of all."""
-    count = sum(len(of_kind) for curves in runs for of_kind in curves.values())
-    return math.floor(min(1000, max(10, total / max(1, count))))
+# Each has a contrast of at least 3:1 to the light and to the dark background.
+COLOURS = (
+    *("#3b82c4", "#d9660c", "#2a9d4e", "#d6404e", "#9d5bd2"),
+    *("#13929c", "#a5713d", "#d14f9c", "#7c7c7c", "#8a8f1d"),
+)
+
+_HEIGHT = 260
+# Of at most so many points each has a mark.
+_MARKED_POINTS = 40
+# At most so many curves show their values at a step together; of more, the one under the pointer.
+_READ_TOGETHER = 6
+
+
+def library() -> str:
+    """Returns Bokeh's script with its licence."""
+    return "\n".join(Resources(mode="inline", minified=True, components=["bokeh"]).js_raw)
+
+
+def colour_of(series: Series) -> str:
+    return COLOURS[series.colour % len(COLOURS)]
+
+
+def draw(chart: Chart) -> dict[str, Any]:
+    """Returns JSON for `Bokeh.embed.embed_item`; columns have the index of the group."""
+    plot = figure(
+        height=_HEIGHT,
+        x_range=models.DataRange1d(range_padding=0.02),
+        sizing_mode="stretch_width",
+        tools="pan,box_zoom,wheel_zoom,reset,save",
+        active_drag="box_zoom",
+        active_scroll=None,
+        toolbar_location="above",
+        output_backend="canvas",
+        background_fill_alpha=0.0,
+        border_fill_alpha=0.0,
+        outline_line_color=None,
+        min_border_right=16,
+    )
+    plot.toolbar.logo = None
+    plot.xaxis.ticker = models.BasicTicker(min_interval=1)  # steps are whole numbers
+    plot.xaxis.formatter = models.NumeralTickFormatter(format="0,0")
+    # One renderer for all curves: each costs thousands of bytes, and time in the browser.
+    lines = plot.multi_line(
+        "xs", "ys", color="color", line_dash="dash", line_width=2, **_lines(chart)
+    )
+    plot.scatter("x", "y", color="color", size=5, **_marks(chart))
+    plot.add_tools(
+        models.HoverTool(
+            renderers=[lines],
+            tooltips="<div>@name, step $snap_x{0,0}: <b>$snap_y{0.00000}</b></div>",
+            line_policy="nearest",
+            mode="vline" if len(chart.series) <= _READ_TOGETHER else "mouse",
+        )
+    )
+    return dict(json_item(plot))
+
+
+def _lines(chart: Chart) -> dict[str, Any]:
+    return _source(
+        xs=[x.steps.tolist() for x in chart.series],
+        ys=[[float(f"{y:.6g}") for y in x.values] for x in chart.series],
+        name=[x.name for x in chart.series],
+        color=list(map(colour_of, chart.series)),
+        dash=["dashed" if x.kind == EVAL else "solid" for x in chart.series],
+        group=[x.group for x in chart.series],
+    )
+
+
+def _marks(chart: Chart) -> dict[str, Any]:
+    marked = [x for x in chart.series if x.kind == EVAL or len(x.steps) <= _MARKED_POINTS]
+    return _source(
+        x=[step for x in marked for step in x.steps.tolist()],
+        y=np.array([y for x in marked for y in x.values], np.float32),
+        color=[colour_of(x) for x in marked for _ in x.steps],
+        group=[x.group for x in marked for _ in x.steps],
+    )
+
+
+def _source(**columns: Any) -> dict[str, Any]:
+    """The page sets the filter where curves are hidden."""
+    return {
+        "source": models.ColumnDataSource(columns),
+        "view": models.CDSView(filter=models.BooleanFilter()),
+    }

@@ -33,13 +33,13 @@ def compare_with_shipped(files: Sequence[str], values: Mapping[str, str]) -> Com
     """
     if not files:
         return Comparison((), note="The command that began the run names no gin file.")
-    foreign = sorted(set(files).difference(shipped_gin_files()))
+    foreign = ", ".join(sorted(set(files).difference(shipped_gin_files())))
     if foreign:
-        return Comparison(
-            tuple(files),
-            note=f"{', '.join(foreign)}: not among the files of mtfrun, with which alone a "
-            "configuration is compared; the command below has the flags.",
+        note = (
+            f"{foreign}: not among the files of mtfrun, with which alone a configuration is "
+            "compared; the command below has the flags."
         )
+        return Comparison(files, note=note)
     required = {
         name: values[name]
         for file in files
@@ -49,8 +49,8 @@ def compare_with_shipped(files: Sequence[str], values: Mapping[str, str]) -> Com
     try:
         shipped = _values_of_files(tuple(files), tuple(required.items()))
     except InputError as error:
-        return Comparison(tuple(files), note=f"The files cannot be parsed alone: {error}")
-    return Comparison(tuple(files), changes(shipped | dict.fromkeys(required), values))
+        return Comparison(files, note=f"The files cannot be parsed alone: {error}")
+    return Comparison(files, changes(shipped | dict.fromkeys(required), values))
 
 
 @functools.cache

@@ -27,9 +27,13 @@ from mtfrun.rundir import RunDirectory, RunRecord, StepMetrics
 from mtfrun.rundir.checkpoint_list import CheckpointDirectory, StoredCheckpoint
 from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.rundir.run_summary import RunSummary, find_runs, no_run_in, summary_of
+from mtfrun.rundir.run_summary import RunSummary, find_named_runs, summary_of
 
 _ORIGIN = "import.json"
+# Entries of the record of a command, by the label in a report.
+_FIELDS = {"date": "date", "machine": "host", "system": "platform"}
+_FIELDS |= {"working directory": "directory", "devices": "devices", "mesh": "mesh"}
+_FIELDS |= {name: name for name in ("layout", "seed", "versions", "commit")}
 _TRAIN = "train"
 # What reading JSON that is not as it was written raises.
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError)
@@ -64,21 +68,24 @@ def read_command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedComma
     """RunDirError if the record is damaged."""
     with run_dir_errors(f"{path} is damaged", "remove it", *_DAMAGE):
         words = [str(word) for word in record["command"]]
-        versions = {str(name): str(text) for name, text in record.get("versions", {}).items()}
-        fields = {
-            "date": record.get("date"),
-            "machine": record.get("host"),
-            "system": record.get("platform"),
-            "working directory": record.get("directory"),
-            "devices": record.get("devices"),
-            "mesh": record.get("mesh"),
-            "layout": record.get("layout"),
-            "seed": record.get("seed"),
-            "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
-            "commit": record.get("commit"),
-        }
-        shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
+        versions = ", ".join(f"{name} {x}" for name, x in record.get("versions", {}).items())
+        fields = {label: {**record, "versions": versions}.get(x) for label, x in _FIELDS.items()}
+        shown = {label: str(value) for label, value in fields.items() if value not in (None, "")}
         return RecordedCommand(words, str(record["shell"]), shown)
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """How a run was made."""
+
+    configuration: str  # the text of config.gin, "" without one
+    origin: Mapping[str, str]  # entries of import.json by name; empty unless the model was imported
+    commands: Sequence[RecordedCommand]
+
+    @property
+    def trainings(self) -> list[RecordedCommand]:
+        """The commands that began or resumed the training."""
+        return [command for command in self.commands if command.name == _TRAIN]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +94,13 @@ class RunFacts:
 
     directory: pathlib.Path
     summary: RunSummary
-    configuration: str  # the text of config.gin, "" without one
-    origin: Mapping[str, str]  # entries of import.json by name; empty unless the model was imported
-    commands: Sequence[RecordedCommand]
+    provenance: Provenance
     events: Mapping[str, Events]  # event files of "train" and "eval"
     answers: Answers | None
     checkpoints: Sequence[StoredCheckpoint]  # newest first
     problems: Sequence[str]  # a line for everything that cannot be read
+    group: int = 0  # the index of its group in the report
+    examples: Examples | None = None  # None if they were not read
 
     @property
     def name(self) -> str:
@@ -108,13 +115,9 @@ class RunFacts:
         """The configuration's differences to the shipped files."""
         if not self.directory.is_dir():
             return Comparison((), note="There is no directory of the run.")
-        files = self.trainings[0].flag_values("gin_file") if self.trainings else []
+        trainings = self.provenance.trainings
+        files = trainings[0].flag_values("gin_file") if trainings else []
         return compare_with_shipped(files, self.summary.config)
-
-    @property
-    def trainings(self) -> list[RecordedCommand]:
-        """The commands that began or resumed the training."""
-        return [command for command in self.commands if command.name == _TRAIN]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +128,6 @@ class Report:
     runs: Sequence[RunFacts]
     # settings by the name of what has a colour in the charts: the runs, or the rows of a sweep
     groups: Mapping[str, Mapping[str, str]]
-    group_of: Sequence[int]  # the index of its group for each run
-    # examples of some runs, by the run's index
-    examples: Mapping[int, Examples] = dataclasses.field(default_factory=dict)
     no_examples: str = ""  # why there are none, where no run has any
     sweep_table: str = ""  # HTML whose texts are escaped
     metric: str | None = None  # metric that compares runs; by default the loss, or the first one
@@ -157,9 +157,7 @@ def read_run(directory: pathlib.Path, name: str) -> RunFacts:
     return RunFacts(
         directory,
         summary,
-        configuration,
-        origin,
-        commands,
+        Provenance(configuration, origin, commands),
         {
             "train": problems.attempt(lambda: read_events(directory / "train"), no_events),
             "eval": problems.attempt(lambda: read_events(directory / "eval"), no_events),
@@ -222,25 +220,16 @@ def report_of(
 
     A directory of a sweep, or a file of its results, has its table too, if it is the only one.
     """
-    if len(directories) == 1 and directories[0].is_file():
-        return _report_of_sweep(directories[0], examples, allowed_imports)
     if len(directories) == 1:
-        above = RunDirectory(directories[0])
-        above.require()
-        path = pathlib.Path(above.path)
-        if Results(path).sweep() is not None:
+        (path,) = directories
+        path = path if path.is_file() else pathlib.Path(RunDirectory(path).path)
+        if path.is_file() or Results(path).sweep() is not None:
             return _report_of_sweep(path, examples, allowed_imports)
-    names: dict[pathlib.Path, str] = {}
-    for directory in directories:
-        names |= _names_below(directory, alone=len(directories) == 1)
-    runs = [read_run(path, name) for path, name in names.items()]
-    title = f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs"
+    runs = [read_run(path, name) for path, name in find_named_runs(directories).items()]
     return Report(
-        title,
-        runs,
+        f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs",
+        _with_examples(runs, range(len(runs)), examples, allowed_imports),
         {run.name: run.summary.config for run in runs},
-        range(len(runs)),
-        _examples_of(runs, examples, allowed_imports),
         "" if examples else _NO_EXAMPLES,
     )
 
@@ -252,14 +241,13 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
     runs = [_run_of_sweep(path, result, sweep.metric or "loss") for result in results]
     if not runs:
         raise InputError(f"{path} has no run yet: train some with `mtfrun sweep`")
+    groups = [rows.index(result.row) for result in results]
     comparison = compare(path)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table_notes(comparison))
     return Report(
         f"Sweep {path.name}",
-        runs,
+        _with_examples(runs, groups, examples, allowed_imports),
         values,
-        [rows.index(result.row) for result in results],
-        _examples_of(runs, examples, allowed_imports),
         "" if examples else _NO_EXAMPLES,
         f'<div class="wide">{html_table(comparison)}</div>{notes}',
         sweep.metric,
@@ -284,23 +272,17 @@ def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFac
     return dataclasses.replace(facts, summary=summary, events=events)
 
 
-def _examples_of(
-    runs: Sequence[RunFacts], count: int, allowed_imports: Sequence[str]
-) -> dict[int, Examples]:
-    with_examples = range(len(runs) if len(runs) <= _MOST_WITH_EXAMPLES else 1) if count else ()
-    return {
-        i: read_examples(runs[i].directory, count, runs[i].answers, allowed_imports)
-        for i in with_examples
-    }
-
-
-def _names_below(directory: pathlib.Path, *, alone: bool) -> dict[pathlib.Path, str]:
-    above = RunDirectory(directory)
-    above.require()
-    path = pathlib.Path(above.path)
-    paths = list(find_runs(path))
-    if not paths:
-        raise no_run_in(path)
-    if alone:
-        return {x: path.name if x == path else str(x.relative_to(path)) for x in paths}
-    return {x: str(pathlib.Path(directory, x.relative_to(path))) for x in paths}
+def _with_examples(
+    runs: Sequence[RunFacts], groups: Sequence[int], count: int, allowed_imports: Sequence[str]
+) -> list[RunFacts]:
+    most = (len(runs) if len(runs) <= _MOST_WITH_EXAMPLES else 1) if count else 0
+    return [
+        dataclasses.replace(
+            run,
+            group=group,
+            examples=read_examples(run.directory, count, run.answers, allowed_imports)
+            if i < most
+            else None,
+        )
+        for i, (run, group) in enumerate(zip(runs, groups, strict=True))
+    ]

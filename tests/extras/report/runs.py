@@ -73,8 +73,8 @@ def read_with_curves(directory: pathlib.Path, name: str = "run") -> RunFacts:
 
 
 def report_of_runs(*runs: RunFacts, title: str = "Runs") -> Report:
-    settings = {run.name: run.summary.config for run in runs}
-    return Report(title, runs, settings, range(len(runs)))
+    groups = [dataclasses.replace(run, group=i) for i, run in enumerate(runs)]
+    return Report(title, groups, {run.name: run.summary.config for run in runs})
 
 
 class Page(html.parser.HTMLParser):

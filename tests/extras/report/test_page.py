@@ -19,9 +19,8 @@ from mtfrun.extras.report.answers import read_answers
 from mtfrun.extras.report.charts import charts_of, distinct_parts, thin_out
 from mtfrun.extras.report.configuration import compare_with_shipped
 from mtfrun.extras.report.examples import Examples
-from mtfrun.extras.report.page import LARGEST_PAGE, render
-from mtfrun.extras.report.run_page import read_run
-from mtfrun.extras.report.run_view import choose_detailed
+from mtfrun.extras.report.page import LARGEST_PAGE, choose_detailed, render
+from mtfrun.extras.report.run_page import Report, read_run
 from mtfrun.metrics.curves import Events
 from mtfrun.rundir import StepMetrics
 from tests.extras.report.runs import (
@@ -44,8 +43,8 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name in ("a", "b"):
         write_run(directory / name, HOSTILE)
     runs = [read_with_curves(directory / name, f"{name}{HOSTILE}") for name in ("a", "b")]
-    note = dataclasses.replace(report_of_runs(*runs, title=HOSTILE), examples={0: Examples()})
-    return render(note)
+    runs[0] = dataclasses.replace(runs[0], examples=Examples())
+    return render(report_of_runs(*runs, title=HOSTILE))
 
 
 def test_a_page_has_its_sections_with_what_the_run_says(tmp_path: pathlib.Path) -> None:
@@ -152,12 +151,8 @@ def test_a_page_of_many_runs_has_the_details_of_some(
         name, error = f"run {i}", "no memory" if i % 3 == 2 else ""
         evaluations = [StepMetrics(20, {"loss": losses[i % 3]})]
         summary = dataclasses.replace(run.summary, name=name, error=error, evaluations=evaluations)
-        runs.append(dataclasses.replace(run, summary=summary))
-    report = dataclasses.replace(
-        report_of_runs(*runs),
-        groups={"a": {}, "b": {}, "c": {}, "d": {}},
-        group_of=[i // 3 for i in range(12)],
-    )
+        runs.append(dataclasses.replace(run, summary=summary, group=i // 3))
+    report = Report("Runs", runs, groups={"a": {}, "b": {}, "c": {}, "d": {}})
     assert choose_detailed(report, 8) == [1, 2, 4, 5, 7, 8, 10, 11]
     assert choose_detailed(report, 9) == [0, 1, 2, 4, 5, 7, 8, 10, 11]
     sizes = [len(page_module._render(report, limits)) for limits in page_module._LIMITS]
@@ -170,7 +165,7 @@ def test_a_page_of_many_runs_has_the_details_of_some(
 
 def test_training_and_evaluation_are_in_one_chart() -> None:
     curves = {"train": {"loss": {1: 2.0, 2: 1.0}}, "eval": {"loss": {2: 1.5}}}
-    (chart,) = charts_of([("run", curves)], [0], 100)
+    (chart,) = charts_of([("run", 0, curves)], 100)
     assert (chart.category, chart.title) == ("Learning", "loss")
     assert [series.name for series in chart.series] == ["training", "evaluation"]
     assert chart.headings == ["Step", "training", "evaluation"]
@@ -180,8 +175,8 @@ def test_training_and_evaluation_are_in_one_chart() -> None:
 def test_curves_of_single_layers_are_left_out_beside_other_runs() -> None:
     tags = {f"norm/gradient/layer_{i}": {1: 1.0} for i in range(8)}
     curves = {"train": {"loss": {1: 1.0}, **tags}, "eval": {}}
-    assert [x.title for x in charts_of([("a", curves)], [0], 9)] == ["loss", "gradient"]
-    (chart,) = charts_of([(name, curves) for name in "abc"], [0, 1, 1], 9)
+    assert [x.title for x in charts_of([("a", 0, curves)], 99)] == ["loss", "gradient"]
+    (chart,) = charts_of([(name, i, curves) for name, i in (("a", 0), ("b", 1), ("c", 1))], 99)
     assert chart.title == "loss" and [series.colour for series in chart.series] == [0, 1, 1]
     assert [series.name for series in chart.series] == [f"{x}, training" for x in "abc"]
 
@@ -246,7 +241,7 @@ def test_an_imported_model_without_training_says_its_origin(tmp_path: pathlib.Pa
     write_json(tmp_path / "run/import.json", {"from": "/models/t5", "ignored": ["a"] * 20})
     (tmp_path / "run/config.gin").write_text("N = 1\n")
     facts = read_run(tmp_path / "run", "run")
-    assert facts.origin == {"from": "/models/t5", "ignored": "20 entries"}
+    assert facts.provenance.origin == {"from": "/models/t5", "ignored": "20 entries"}
     assert facts.problems == [] and facts.answers is None
     assert "An imported model." in Page(render(report_of_runs(facts))).texts["main"][0]
 
@@ -271,7 +266,7 @@ def test_wrong_answers_come_first(tmp_path: pathlib.Path) -> None:
 
 def test_the_commands_say_where_a_run_was_trained(tmp_path: pathlib.Path) -> None:
     write_run(tmp_path / "run", "vm")
-    (command,) = read_run(tmp_path / "run", "run").commands
+    (command,) = read_run(tmp_path / "run", "run").provenance.commands
     assert command.name == "train" and command.fields["machine"] == "vm"
     assert command.fields["commit"] == "0123456789abcdef"
     write_json(tmp_path / "run/commands/0002.json", {"command": 3})
