@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_checkpoint, settings_of
+from mtfrun.cli.command import Command, add_checkpoint, at_least, settings_of
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -50,7 +49,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--noise",
-        type=float,
+        type=at_least(0, float),
         default=0.0,
         help="differences between copies, relative to their values, so that they learn different "
         "things; 0 by default",
@@ -65,8 +64,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("grow needs a directory for the new run: --model_dir=/tmp/grown")
     if not flags.gin_file and not flags.bindings:
         raise InputError("grow needs what is to be larger, such as --gin.D_FF=1024")
-    if not 0.0 <= flags.noise < math.inf:
-        raise InputError(f"--noise={flags.noise:g} must be a number of at least 0")
     if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
         raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
 

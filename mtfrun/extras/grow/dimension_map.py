@@ -25,23 +25,17 @@ class DimensionMap:
 
     Attributes:
       source: int [new size], the old entry whose value an entry has; -1 for a new entry.
-      factor: [new size] of these values.
-      share: [new size], how much of the gradient of the old entry a copy gets, before the factor.
+      factor: [new size] of these values, or one number.
       fill: new entries are zero, have their initial values, or the mean of the copied values.
       means: old entries whose mean a new entry is instead, by the new entry.
-      rule: the rule, for people.
+      rule: the rule, for people; by default that of `factor` and `fill`, "" if nothing changes.
     """
 
     source: np.ndarray
-    factor: np.ndarray
-    share: np.ndarray
-    fill: Fill = "zero"
+    factor: float | np.ndarray = 1.0
+    fill: Fill = "initial"
     means: Mapping[int, Sequence[int]] = dataclasses.field(default_factory=dict)
-    rule: str = ""
-
-    @property
-    def size(self) -> int:
-        return len(self.source)
+    rule: str | None = None
 
     @property
     def is_new(self) -> np.ndarray:
@@ -50,9 +44,8 @@ class DimensionMap:
     @property
     def is_initial(self) -> np.ndarray:
         """Of which entries the initial values are taken."""
-        without_mean = np.ones(self.size, bool)
-        without_mean[list(self.means)] = False
-        return self.is_new & without_mean & (self.fill == "initial")
+        has_mean = np.isin(np.arange(len(self.source)), list(self.means))
+        return self.is_new & ~has_mean & (self.fill == "initial")
 
     @property
     def is_zero(self) -> np.ndarray:
@@ -61,7 +54,7 @@ class DimensionMap:
     @property
     def is_copy(self) -> np.ndarray:
         """Which entries repeat an earlier one."""
-        is_first = np.zeros(self.size, bool)
+        is_first = np.zeros(len(self.source), bool)
         is_first[np.unique(self.source, return_index=True)[1]] = True
         return np.asarray(~(is_first | self.is_new))
 
@@ -78,10 +71,22 @@ class DimensionMap:
     def of_gradients(self, values: np.ndarray, axis: int, power: int) -> np.ndarray:
         """Returns what scales as this power of a gradient; 0 for new entries, or of 2 the mean.
 
-        With the mean of the squares new entries begin with steps of the size of the old ones'.
+        Copies share the gradient of the old entry. With the mean of the squares new entries begin
+        with steps of the size of the old ones'.
         """
-        mapped = self._take(values, axis, (self.share / self.factor) ** power)
+        copies = np.bincount(self.source[~self.is_new], minlength=values.shape[axis])
+        shares = 1.0 / np.maximum(copies, 1)[self.source]
+        mapped = self._take(values, axis, (shares / self.factor) ** power)
         return self._fill_with_mean(mapped, axis) if power == 2 else mapped
+
+    def describe(self) -> str:
+        if self.rule is not None:
+            return self.rule
+        is_scaled = isinstance(self.factor, float) and self.factor != 1.0
+        if not (is_scaled or self.means or self.is_new.any()):
+            return ""
+        scaled = f"old x {self.factor:.4g}, " if is_scaled else ""
+        return f"{scaled}new {'0' if self.fill == 'zero' else self.fill}"
 
     def _fill_with_mean(self, mapped: np.ndarray, axis: int) -> np.ndarray:
         if not self.is_new.any():
@@ -89,7 +94,7 @@ class DimensionMap:
         mean = mapped.compress(~self.is_new, axis).mean(axis, keepdims=True)
         return np.asarray(np.where(_along(self.is_new, axis, mapped.ndim), mean, mapped))
 
-    def _take(self, values: np.ndarray, axis: int, factor: np.ndarray) -> np.ndarray:
+    def _take(self, values: np.ndarray, axis: int, factor: float | np.ndarray) -> np.ndarray:
         factor = np.where(self.is_new, 0.0, factor).astype(values.dtype)
         taken = values.take(np.maximum(self.source, 0), axis)
         return np.asarray(taken * _along(factor, axis, taken.ndim))
@@ -99,29 +104,11 @@ def _along(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:
     return vector.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
-def placed(
-    source: np.ndarray,
-    *,
-    factor: float = 1.0,
-    fill: Fill = "initial",
-    rule: str = "",
-    means: Mapping[int, Sequence[int]] | None = None,
-) -> DimensionMap:
-    """Returns the map in which old entries have the places of `source`, with a factor."""
-    one = np.ones(len(source))
-    rule = rule or f"new {'0' if fill == 'zero' else fill}"
-    if factor != 1.0:
-        rule = f"old x {factor:.4g}, {rule}"
-    is_identity = factor == 1.0 and not means and (source >= 0).all()
-    return DimensionMap(source, one * factor, one, fill, means or {}, "" if is_identity else rule)
-
-
 def first(old: int, new: int) -> np.ndarray:
     """Returns the source of a map in which the old entries are the first ones.
 
-    Examples:
-      >>> first(2, 4).tolist()
-      [0, 1, -1, -1]
+    >>> first(2, 4).tolist()
+    [0, 1, -1, -1]
     """
     source = np.arange(new)
     return np.where(source < old, source, -1)
@@ -130,41 +117,22 @@ def first(old: int, new: int) -> np.ndarray:
 def copies(old: int, new: int, *, is_summed: bool) -> DimensionMap:
     """Returns the map that repeats entries; values that are summed over are divided.
 
-    Examples:
-      >>> copies(2, 3, is_summed=True).factor.tolist()
-      [0.5, 1.0, 0.5]
+    >>> copies(2, 3, is_summed=True).factor.tolist()
+    [0.5, 1.0, 0.5]
     """
     source = np.arange(new) % old
-    number = np.bincount(source, minlength=old)[source]
-    factor = 1.0 / number if is_summed else np.ones(new)
-    rule = "copies, divided" if is_summed else "copies"
-    return DimensionMap(source, factor, 1.0 / number, rule=rule)
+    if not is_summed:
+        return DimensionMap(source, rule="copies")
+    return DimensionMap(source, 1.0 / np.bincount(source)[source], rule="copies, divided")
 
 
-def side_by_side(half: DimensionMap, old: int) -> DimensionMap:
-    """Returns the map of two vectors, one behind the other, from the map of one; `old`: its size.
+def twice(source: np.ndarray, old: int) -> np.ndarray:
+    """Returns the source of two vectors of `old` entries, one behind the other, from that of one.
 
-    Examples:
-      >>> side_by_side(copies(1, 2, is_summed=True), 1).source.tolist()
-      [0, 0, 1, 1]
+    >>> twice(first(2, 3), 2).tolist()
+    [0, 1, -1, 2, 3, -1]
     """
-    second = np.where(half.is_new, -1, half.source + old)
-    source = np.concatenate([half.source, second])
-    factor, share = np.tile(half.factor, 2), np.tile(half.share, 2)
-    return DimensionMap(source, factor, share, half.fill, rule=half.rule)
-
-
-def repeat(old: int, times: int, new: int) -> DimensionMap:
-    """Returns the map that has each old entry several times in a row, then new entries.
-
-    Examples:
-      >>> repeat(2, 2, 5).source.tolist()
-      [0, 0, 1, 1, -1]
-    """
-    source = np.where(np.arange(new) < old * times, np.arange(new) // times, -1)
-    one = np.ones(new)
-    rule = f"each {times} times, then new" if new > old * times else f"each {times} times"
-    return DimensionMap(source, one, one / times, "initial", rule=rule)
+    return np.concatenate([source, np.where(source < 0, -1, source + old)])
 
 
 def match_places(
@@ -172,9 +140,8 @@ def match_places(
 ) -> np.ndarray | None:
     """Returns the source that gives each old entry a place with an equal number; None if none has.
 
-    Examples:
-      >>> match_places([1.0, 0.01], [1.0, 0.1, 0.01, 0.001]).tolist()
-      [0, -1, 1, -1]
+    >>> match_places([1.0, 0.01], [1.0, 0.1, 0.01, 0.001]).tolist()
+    [0, -1, 1, -1]
     """
     source = np.full(len(new), -1)
     for entry, number in enumerate(old):
@@ -235,9 +202,9 @@ class Plan:
     def describe(self) -> str:
         """Returns a text such as "d_model: old x 1.414, new 0"."""
         rules = [
-            f"{name}: {of_dim.rule}" if name else of_dim.rule
+            f"{name}: {rule}" if name else rule
             for name, of_dim in self.axes
-            if of_dim.rule
+            if (rule := of_dim.describe())
         ]
         names = {name for name, _ in self.axes}
         rules += [f"mean over {dim}" for dim in self.view if dim.name not in names]

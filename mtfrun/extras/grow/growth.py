@@ -19,10 +19,9 @@ from mtfrun.experiment import Experiment, Logits, Training
 from mtfrun.experiment.conversion.importer import check_new, replaced_directory
 from mtfrun.experiment.runs.opening import ROOTS, Settings, build_training
 from mtfrun.experiment.saved_configuration import fingerprint_of
-from mtfrun.extras.grow.dimension_map import DimensionMap, placed
+from mtfrun.extras.grow.dimension_map import DimensionMap
 from mtfrun.extras.grow.rules import Rules
-from mtfrun.extras.grow.slots import grow_slots
-from mtfrun.extras.grow.variables import GrownVariables
+from mtfrun.extras.grow.variables import GrownVariables, grow_slots
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import write_run_files
 from mtfrun.rundir.init_checkpoint import InitCheckpoint
@@ -145,30 +144,22 @@ def _grow(
     new.state.initialize()
     variables = GrownVariables(*models, rules, seed=new.experiment.seed, noise=noise)
     values = {
-        path: variables.grow(path, None if source is None else stored[f"model/{source}"])
+        f"model/{path}": variables.grow(path, None if source is None else stored[f"model/{source}"])
         for path, (source, _) in variables.origins.items()
     }
-    averages = {
-        path: variables.grow(path, stored[f"averages/{source}"])
-        if (source := variables.origins[path].source) in old.state.named_averages()
-        else values[path]
-        for path in new.state.named_averages()
-    }
+    for path in new.state.named_averages():
+        source, value = variables.origins[path].source, values[f"model/{path}"]
+        if source in old.state.named_averages():
+            value = variables.grow(path, stored[f"averages/{source}"])
+        values[f"averages/{path}"] = value
     optimizers = old.state.optimizer, new.state.optimizer
     slots = grow_slots(*optimizers, variables, lambda path: stored[f"optimizer/{path}"])
-    for named, new_values in (
-        (variables.new, values),
-        (new.state.named_averages(), averages),
-        (new.state.optimizer.named_slots(), slots),
-        ({"step": new.state.step}, {"step": np.asarray(manifest.step)}),
-    ):
-        for path, value in new_values.items():
-            variable = named[path]
-            mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
-    dimensions = {
-        path: " ".join(variable.shape.dimension_names)
-        for path, variable in new.state.named_variables().items()
-    }
+    values |= {f"optimizer/{path}": value for path, value in slots.items()}
+    values["step"] = np.asarray(manifest.step)
+    named = new.state.named_variables()
+    for path, value in values.items():
+        mtf.assign(named[path], mtf.import_tf_tensor(new.state.mesh, value, named[path].shape))
+    dimensions = {path: " ".join(x.shape.dimension_names) for path, x in named.items()}
     metadata |= {"versions": run_versions(), TRAIN_STEPS: new.options.train_steps}
     rounded = {variable.dtype.name for variable in variables.new.values()} - {"float32"}
     return GrownRun(
@@ -231,7 +222,7 @@ def _map_ids(old: Vocabulary, new: Vocabulary, training: Training) -> DimensionM
     if is_extended(old, new):
         source[: old.size] = everything
         means = dict.fromkeys(range(old.size, new.size), everything)
-        return placed(source, rule="new mean", means=means)
+        return DimensionMap(source, rule="new mean", means=means)
     places = {text: number for number, text in enumerate(old.token_bytes) if text}
     special = dict(zip(_specials(new), _specials(old), strict=True))
     encoded: dict[int, Sequence[int]] = {}
@@ -241,7 +232,7 @@ def _map_ids(old: Vocabulary, new: Vocabulary, training: Training) -> DimensionM
             source[number] = same
         else:
             encoded[number] = old.encode(text).tolist() or everything if text else everything
-    return placed(source, rule="by their texts", means=encoded)
+    return DimensionMap(source, rule="by their texts", means=encoded)
 
 
 def _specials(vocabulary: Vocabulary) -> list[int]:

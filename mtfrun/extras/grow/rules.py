@@ -2,37 +2,20 @@
 
 A layer stays the same function if, of every dimension that grows, either what makes its new entries
 or what sums over them is 0. Where copies are wanted, entries repeat, and what sums over them is
-divided by their number.
-
-    d_ff, heads, ...  made by initial values, summed with 0: nothing reads the new units yet
-    d_model           0, and read with initial values, see stream.py
-    d_kv              queries and values initial, keys and what reads values 0; shared ones 0
-    d_embedding       does not grow: a tied table is read and summed over at once
-    vocab             the ids' rows by their text, else the mean
-    max_length        initial values
-    experts           copies of the feed-forward layer or of experts; routers initial
+divided by their number. docs/extras/grow.md has the rules; stream.py has that of d_model.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.extras.grow.dimension_map import (
-    DimensionMap,
-    Plan,
-    copies,
-    first,
-    match_places,
-    placed,
-    repeat,
-    side_by_side,
-)
+from mtfrun.extras.grow.dimension_map import DimensionMap, Plan, copies, first, match_places, twice
 from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, regroup, with_heads
 from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
@@ -61,6 +44,9 @@ class _Place:
     """A variable of the new model, the one that it comes from, and the attention it is part of.
 
     Attributes:
+      old_dims, new_dims: their dimensions as the rules see them.
+      averaged: old dimensions over which the new value is a mean.
+      maps: the maps of dimensions that have no rule of their own.
       attention: the old one and the new one.
       member: its attribute in the attention, such as "query"; "" outside of attention.
     """
@@ -68,6 +54,10 @@ class _Place:
     path: str
     old: mtf.Variable
     new: mtf.Variable
+    old_dims: Sequence[mtf.Dimension]
+    new_dims: Sequence[mtf.Dimension]
+    averaged: frozenset[str] = frozenset()
+    maps: Mapping[str, DimensionMap] = dataclasses.field(default_factory=dict)
     attention: tuple[MultiHeadAttention, MultiHeadAttention] | None = None
     member: str = ""
 
@@ -81,21 +71,6 @@ class _Place:
             )
         names = {_without_split(dim.name) for dim in reduced}
         return name in names or (name == QUERY_HEADS and HEADS in names)
-
-
-@dataclasses.dataclass(frozen=True)
-class _View:
-    """The dimensions of the old value and of the new one, as the rules see them.
-
-    Attributes:
-      averaged: old dimensions over which the new value is a mean.
-      maps: the maps of dimensions that have no rule of their own.
-    """
-
-    old: list[mtf.Dimension]
-    new: list[mtf.Dimension]
-    averaged: frozenset[str] = frozenset()
-    maps: Mapping[str, DimensionMap] = dataclasses.field(default_factory=dict)
 
 
 class Rules:
@@ -134,62 +109,64 @@ class Rules:
           InputError: a dimension cannot change so.
         """
         place = self._place(path, source)
-        view = self._view(place)
-        if view is None:
+        if place is None:
             return None
-        sizes = {dim.name: dim.size for dim in view.old}
+        sizes = {dim.name: dim.size for dim in place.old_dims}
         axes: list[tuple[str | None, DimensionMap]] = []
-        for name, size in view.new:
-            of_dim = view.maps.get(name) or self._map(place, name, sizes.get(name), size)
+        for name, size in place.new_dims:
+            of_dim = place.maps.get(name) or self._map(place, name, sizes.get(name), size)
             axes.append((name if name in sizes else None, of_dim))
-        if lost := sizes.keys() - {name for name, _ in axes} - view.averaged:
+        if lost := sizes.keys() - {name for name, _ in axes} - place.averaged:
             raise InputError(f"{path}: the new model lacks the dimension {', '.join(sorted(lost))}")
         owners = _owner(self._old_modules, source), _owner(self._new_modules, path)
         if len({type(owner.gate) for owner in owners if isinstance(owner, Router)}) > 1:
             self.notes["routers have another gate"] = None
         factor, offset = self._factor(place)
-        return Plan(view.old, axes, place.new.shape, factor, offset)
+        return Plan(place.old_dims, axes, place.new.shape, factor, offset)
 
-    def _place(self, path: str, source: str) -> _Place:
-        place = _Place(path, self._old[source], self._new[path])
-        names = path.split("/")
-        for number in range(1, len(names)):
-            new = self._new_modules.get("/".join(names[:number]))
-            old = self._old_modules.get(source.removesuffix("/" + "/".join(names[number:])))
-            if isinstance(new, MultiHeadAttention) and isinstance(old, MultiHeadAttention):
-                return dataclasses.replace(place, attention=(old, new), member=names[number])
-        return place
-
-    def _view(self, place: _Place) -> _View | None:
-        old = [mtf.Dimension(_without_split(name), size) for name, size in place.old.shape]
-        new = [mtf.Dimension(_without_split(name), size) for name, size in place.new.shape]
+    def _place(self, path: str, source: str) -> _Place | None:
+        variables = self._old[source], self._new[path]
+        old, new = (
+            [mtf.Dimension(_without_split(name), size) for name, size in variable.shape]
+            for variable in variables
+        )
+        place = _Place(path, *variables, old, new)
+        words = path.split("/")
+        for number in range(1, len(words)):
+            after = self._new_modules.get("/".join(words[:number]))
+            before = self._old_modules.get(source.removesuffix("/" + "/".join(words[number:])))
+            if isinstance(after, MultiHeadAttention) and isinstance(before, MultiHeadAttention):
+                attention, member = (before, after), words[number]
+                place = dataclasses.replace(place, attention=attention, member=member)
+                break
         names = {dim.name for dim in (*old, *new)}
         if place.member in _MEMORY[:-1] or HEADS in names:
-            return self._view_of_heads(place, old, new)
-        if names.isdisjoint(_LEVELS):
-            return _View(old, new)
-        return self._view_of_experts(place, old, new)
+            return self._with_heads(place)
+        return place if names.isdisjoint(_LEVELS) else self._with_experts(place)
 
-    def _view_of_heads(
-        self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
-    ) -> _View:
+    def _with_heads(self, place: _Place) -> _Place:
         attention = place.attention or self._first_attention(place.path.partition("/")[0])
         if attention is None:
-            return _View(old, new)
+            return place
+        old, new = place.old_dims, place.new_dims
         before, after = map(Grouping.of, attention)
         between = regroup(before, after)
         if place.member not in _MEMORY:
             # The old heads as they are between, in which there are as many queries.
-            return _View(with_heads(old, *between), with_heads(new, *after))
-        new = with_heads(new, after.heads)
+            old, new = with_heads(old, *between), with_heads(new, *after)
+            return dataclasses.replace(place, old_dims=old, new_dims=new)
+        place = dataclasses.replace(place, new_dims=with_heads(new, after.heads))
         if between.heads < before.heads:
             self.notes["keys and values of several heads become their mean"] = None
             old = with_heads(old, between.heads, before.heads // between.heads)
-            return _View(old, new, frozenset([QUERY_HEADS]))
+            return dataclasses.replace(place, old_dims=old, averaged=frozenset([QUERY_HEADS]))
         repeated, maps = between.heads // before.heads, {}
         if repeated > 1:
-            maps[HEADS] = repeat(before.heads, repeated, after.heads)
-        return _View(with_heads(old, before.heads), new, maps=maps)
+            number = np.arange(after.heads)
+            source = np.where(number < between.heads, number // repeated, -1)
+            rule = f"each {repeated} times" + ", then new" * (after.heads > between.heads)
+            maps[HEADS] = DimensionMap(source, rule=rule)
+        return dataclasses.replace(place, old_dims=with_heads(old, before.heads), maps=maps)
 
     def _first_attention(self, stack: str) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
         """Returns the attention of a stack, for tables of all heads, such as logits by distance."""
@@ -203,34 +180,33 @@ class Rules:
         )
         return (old[0], new[0]) if old and new else None
 
-    def _view_of_experts(
-        self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
-    ) -> _View | None:
-        sizes = dict(old)
-        names = {dim.name for dim in new}
+    def _with_experts(self, place: _Place) -> _Place | None:
+        """Returns None for a router of groups that has its initial value."""
+        old, names = place.old_dims, {dim.name for dim in place.new_dims}
         if _HIDDEN in names:
             old = [mtf.Dimension(_HIDDEN if name == _D_FF else name, size) for name, size in old]
-        if _EXPERTS not in sizes or _EXPERTS in names:
-            return _View(old, new)
+        number = dict(old).get(_EXPERTS)
+        if number is None or _EXPERTS in names:
+            return dataclasses.replace(place, old_dims=old)
         layer = place.path[: place.path.rindex("/layer/")]
         experts = dict(self._new[f"{layer}/layer/experts/wo/kernel"].shape)
         num_x, num_y = experts[_EXPERT_X], experts[_EXPERT_Y]
-        if num_x >= sizes[_EXPERTS]:
+        if num_x >= number:
             if "/inner_router/" in place.path:
                 return None
             old = [mtf.Dimension(_EXPERT_X if n == _EXPERTS else n, size) for n, size in old]
-            return _View(old, new)
-        num_old, remainder = divmod(sizes[_EXPERTS], num_x)
+            return dataclasses.replace(place, old_dims=old)
+        num_old, remainder = divmod(number, num_x)
         if remainder or num_old > num_y:
             raise InputError(
-                f"{place.path}: {sizes[_EXPERTS]} experts become groups of experts: at least as "
+                f"{place.path}: {number} experts become groups of experts: at least as "
                 f"many, or equal ones with a place for each expert, not {num_x} x {num_y}"
             )
         self.notes["experts of one level are put into groups, which another router chooses"] = None
-        place_of = [dim.name for dim in old].index(_EXPERTS)
+        at = [dim.name for dim in old].index(_EXPERTS)
         two = [mtf.Dimension(_EXPERT_X, num_x), mtf.Dimension(_EXPERT_Y, num_old)]
-        old = [*old[:place_of], *two, *old[place_of + 1 :]]
-        return _View(old, new, frozenset([_EXPERT_Y]))
+        old = [*old[:at], *two, *old[at + 1 :]]
+        return dataclasses.replace(place, old_dims=old, averaged=frozenset([_EXPERT_Y]))
 
     def _map(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         """Returns the map of a dimension; `old` is None where the old value has none."""
@@ -247,7 +223,7 @@ class Rules:
         if plain == "vocab" and self._vocabulary is not None:
             return self._vocabulary
         if new == old:
-            return placed(first(old, new))
+            return DimensionMap(first(old, new))
         if plain in _FIXED:
             raise InputError(f"{place.path}: {name} cannot grow from {old} to {new}")
         is_summed = place.is_summed(name)
@@ -256,12 +232,13 @@ class Rules:
                 self.notes["d_model is not a multiple, which its norms need here"] = None
             return self._stream.map(place.path, place.new, old, new, is_summed=is_summed)
         if plain in ("vocab", "max_length", "classes"):
-            return placed(first(old, new), fill="mean" if plain == "classes" else "initial")
+            return DimensionMap(first(old, new), fill="mean" if plain == "classes" else "initial")
         if plain == _D_KV and place.attention is not None:
-            return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
+            return self._map_of_d_kv(place, is_summed=is_summed)
         if is_summed and _BLOCK_UP.match(place.path):
             half = self._map_of_units(place, plain, old // 2, new // 2, is_summed=True)
-            return side_by_side(half, old // 2)
+            factor = np.tile(np.broadcast_to(half.factor, new // 2), 2)
+            return dataclasses.replace(half, source=twice(half.source, old // 2), factor=factor)
         return self._map_of_units(place, plain, old, new, is_summed=is_summed)
 
     def _map_of_units(
@@ -276,7 +253,7 @@ class Rules:
             if places is None:
                 self.notes["heads have other slopes"] = None
             source = source if places is None else places
-        return placed(source, fill="zero" if is_summed else "initial")
+        return DimensionMap(source, fill="zero" if is_summed else "initial")
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         if old is None:
@@ -287,7 +264,7 @@ class Rules:
         if new > old:
             self.notes["the routers choose among further experts"] = None
         if chooses or new == old:
-            return placed(first(old, new))
+            return DimensionMap(first(old, new))
         return copies(old, new, is_summed=False)
 
     def _repeats(self, place: _Place, name: str, old: int, new: int) -> bool:
@@ -300,14 +277,9 @@ class Rules:
                 return True
         return self._with_copies and not (name == HEADS and self._has_slopes)
 
-    def _map_of_d_kv(
-        self,
-        place: _Place,
-        before: MultiHeadAttention,
-        after: MultiHeadAttention,
-        *,
-        is_summed: bool,
-    ) -> DimensionMap:
+    def _map_of_d_kv(self, place: _Place, *, is_summed: bool) -> DimensionMap:
+        assert place.attention is not None
+        before, after = place.attention
         old, new = before.heads.d_kv, after.heads.d_kv
         if self._repeats_d_kv(after):
             return copies(old, new, is_summed=is_summed)
@@ -321,10 +293,12 @@ class Rules:
             # The pairs are the two halves.
             half = match_places(before.rotary.frequencies(old), after.rotary.frequencies(new))
             if half is not None:
-                source = np.concatenate([half, np.where(half < 0, -1, half + old // 2)])
+                source = twice(half, old // 2)
             else:
                 self.notes["d_kv has other rotary frequencies: choose a multiple of it"] = None
-        return placed(source, fill="zero" if is_summed or place.member in _KEYS else "initial")
+        return DimensionMap(
+            source, fill="zero" if is_summed or place.member in _KEYS else "initial"
+        )
 
     def _repeats_d_kv(self, attention: MultiHeadAttention) -> bool:
         """Returns whether d_kv has copies: only so can a norm of heads stay the same."""

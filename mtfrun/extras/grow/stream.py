@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.extras.grow.dimension_map import DimensionMap, copies, first, placed
+from mtfrun.extras.grow.dimension_map import DimensionMap, copies, first
 from mtfrun.layers import Embedding, LayerNorm, RMSNorm, TokenVectors
 from mtfrun.models.transformer import ConstantFactor, Stack, TokenSoftmax
 
@@ -94,12 +94,12 @@ class Stream:
             return dataclasses.replace(of_dim, factor=of_dim.factor * factor)
         source = first(old, new)
         if is_summed:
-            return placed(source, factor=1.0 / factor)
+            return DimensionMap(source, factor=1.0 / factor)
         if owner in self._norms:
-            return placed(source, factor=1.0 if name == "scale" else factor)
+            return DimensionMap(source, factor=1.0 if name == "scale" else factor)
         if is_table:
             factor *= self._embedding_factor
-        return placed(source, factor=factor, fill="mean" if self._is_centred else "zero")
+        return DimensionMap(source, factor=factor, fill="mean" if self._is_centred else "zero")
 
     def _writes_centred(self, paths: Sequence[str]) -> bool:
         """Returns whether the vectors, or what is added to them, come from layer normalisation."""

@@ -109,7 +109,7 @@ def test_mistakes_are_one_line(language_model_run: pathlib.Path, tmp_path: pathl
         ([new, "--gin.D_FF=64"], "grow needs the run of a smaller model"),
         ([run, "--gin.D_FF=64"], "grow needs a directory for the new run"),
         ([run, new], "grow needs what is to be larger"),
-        ([run, new, "--gin.D_FF=64", "--noise=-1"], "--noise=-1 must be a number of at least 0"),
+        ([run, new, "--gin.D_FF=64", "--noise=-1"], "--noise=-1: it must be at least 0"),
         ([run, f"--model_dir={language_model_run}", "--gin.D_FF=64"], "is not empty"),
         ([run, new, "--gin.D_FF=16"], "d_ff would shrink from 32 to 16: a model can only grow"),
         ([run, new, "--gin.D_FF=64", "--checkpoint=7"], "no checkpoint of step 7"),
