@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
@@ -45,12 +44,13 @@ _EMBEDDINGS = [
 class TeacherCheckpoint(PreparedTerm):
     """A checkpoint of a run, or its stored predictions in the directory `path`, and a hash.
 
-    `distiller` is the part of the student that a run teaches.
+    `width` is the size of a run's vectors; `distiller` the part of the student that it teaches.
     """
 
     path: str
     step: int
     sha256: str
+    width: int | None = None
     distiller: Distiller | None = None
 
     @property
@@ -146,8 +146,12 @@ class Teacher(DistillationLoss, LossTerm):
             raise RunDirError(
                 "a student needs a teacher: name its run with --gin.TEACHER=\"'/tmp/teacher'\""
             )
-        width = _width_of(teacher) if self.hidden_weight else None
-        distiller = Distiller(model, self, width, is_stored=stored is not None)
+        if self.hidden_weight and teacher.width is None:
+            raise RunDirError(
+                f"the teacher {teacher.path} has no {_EMBEDDINGS[1]}, whose width its vectors "
+                "have: leave out Teacher.hidden_weight"
+            )
+        distiller = Distiller(model, self, teacher.width, is_stored=stored is not None)
         model.add_loss_term(distiller)
         return teacher if stored is not None else dataclasses.replace(teacher, distiller=distiller)
 
@@ -181,26 +185,18 @@ def find_teacher(path: str, checkpoint: int | str | None) -> TeacherCheckpoint:
         raise RunDirError(f"the teacher {path} has no checkpoint of step {step}")
     files = {name: file.sha256 for name, file in manifest.files.items()}
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return TeacherCheckpoint(run.path, manifest.step, digest)
+    widths = [
+        int(manifest.variables[path].shape[-1])
+        for path in _EMBEDDINGS
+        if path in manifest.variables
+    ]
+    return TeacherCheckpoint(run.path, manifest.step, digest, widths[0] if widths else None)
 
 
 def require_tokens(experiment: Experiment, who: str) -> TokenModel:
     """Returns the model of an experiment, a model of tokens; InputError for others."""
     remedy = "distillation is for @transformer.DecoderOnly, EncoderDecoder and EncoderOnly"
     return require(experiment.model, TokenModel, who, remedy)
-
-
-def _width_of(teacher: TeacherCheckpoint) -> int:
-    """Returns the size of the teacher's vectors."""
-    manifest = teacher.run.checkpoints().manifest(teacher.step)
-    variables = {} if manifest is None else manifest.variables
-    tables = [variables[path] for path in _EMBEDDINGS if path in variables]
-    if not tables:
-        raise RunDirError(
-            f"the teacher {teacher.path} has no {_EMBEDDINGS[1]}, whose width its vectors "
-            "have: leave out Teacher.hidden_weight"
-        )
-    return int(tables[0].shape[-1])
 
 
 def store_teacher_logits(
@@ -223,14 +219,6 @@ def store_teacher_logits(
     experiment.check_batch(batch)
     if len(experiment.feature_shapes(batch)) != len(experiment.data.shapes(batch)):
         raise InputError("the run's training reads stored logits itself")
-    predict = _predictions(model, experiment, top_k, temperature, batch)
-    about = {"temperature": temperature, **teacher.metadata()}
-    return store_logits(path, experiment.data, predict, batch=batch, about=about)
-
-
-def _predictions(
-    model: TokenModel, experiment: Experiment, top_k: int, temperature: float, batch: int
-) -> Callable[[Batch], tuple[np.ndarray, np.ndarray]]:
     mesh, shapes = experiment.mesh, experiment.data.shapes(batch)
     dtype = np.uint16 if model.num_classes <= 1 << 16 else np.int32
 
@@ -248,4 +236,5 @@ def _predictions(
         ids, probabilities = mtf.to_numpy(likeliest(features))
         return ids.astype(dtype), np.floor(probabilities * PARTS_OF_1).astype(np.uint16)
 
-    return predict
+    about = {"temperature": temperature, **teacher.metadata()}
+    return store_logits(path, experiment.data, predict, batch=batch, about=about)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -119,9 +119,8 @@ class Distiller(TokenLossTerm):
         self._vocab = student.vocab
         table = student.embedding.vectors_like()
         self._d_model = table.shape[-1]
-        # Functions: a module in an attribute would be a part of the student.
-        self._hidden: Callable[[Features, SequenceCall], mtf.Tensor] | None = None
-        self._logits: Callable[[mtf.Tensor, Call], mtf.Tensor] | None = None
+        # A function: a module in an attribute would be a part of the student.
+        self._teacher: Callable[[], TokenModel] | None = None
         self.projection = None
         if settings.hidden_weight and teacher_width not in (None, self._d_model.size):
             # Another name than the student's dimension, which has another size.
@@ -145,31 +144,26 @@ class Distiller(TokenLossTerm):
                 f"the teacher's logits have {vocab.size} entries and the student's "
                 f"{self._vocab.size}: set the same TokenEmbedding.vocabulary_divisor"
             )
-        self._hidden, self._logits = teacher.hidden, teacher.softmax.__call__
+        self._teacher = lambda: teacher
 
     def __call__(self, x: mtf.Tensor, features: Features, weights: mtf.Tensor) -> AddedLoss:
         """Metrics: "distillation", the divergence in nats, and "hidden_distance"."""
         settings = self._settings
+        factors = settings.weight, settings.temperature**2
         if self._is_stored:
-            by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
-            return AddedLoss(self._logits_loss(self._stored_divergence, by_token))
-        if self._hidden is None:
+            stored = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
+            return AddedLoss(LogitsLoss(_DIVERGENCE, self._stored_divergence, stored, *factors))
+        if self._teacher is None:
             raise InputError("a student learns from a teacher, see Distiller.teach")
         # The model's operations are counted as the student's alone.
         with in_call(Call()), mtf.count_flops(None):
-            hidden = mtf.stop_gradient(self._hidden(features, SequenceCall()))
-        logits_loss = self._logits_loss(self._divergence, [hidden])
+            hidden = mtf.stop_gradient(self._teacher().hidden(features, SequenceCall()))
+        logits_loss = LogitsLoss(_DIVERGENCE, self._divergence, [hidden], *factors)
         if not settings.hidden_weight:
             return AddedLoss(logits_loss)
         distance = mtf.reduce_sum(self._distance(x, hidden) * weights)
         metric = Metric(distance, mtf.reduce_sum(weights))
         return AddedLoss(logits_loss, distance * settings.hidden_weight, {_DISTANCE: metric})
-
-    def _logits_loss(
-        self, compare: Callable[..., mtf.Tensor], by_token: Sequence[mtf.Tensor]
-    ) -> LogitsLoss:
-        weight, temperature = self._settings.weight, self._settings.temperature
-        return LogitsLoss(_DIVERGENCE, compare, by_token, weight, temperature**2)
 
     def _stored_divergence(
         self, logits: mtf.Tensor, ids: mtf.Tensor, parts: mtf.Tensor
@@ -178,9 +172,9 @@ class Distiller(TokenLossTerm):
         return top_k_divergence(ids, probabilities, logits, self._vocab, self._settings.temperature)
 
     def _divergence(self, logits: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
-        assert self._logits is not None
+        assert self._teacher is not None
         with in_call(Call()), mtf.count_flops(None):
-            teacher_logits = self._logits(hidden, Call())
+            teacher_logits = self._teacher().softmax(hidden, Call())
         return divergence(teacher_logits, logits, self._vocab, self._settings.temperature)
 
     def _distance(self, x: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
