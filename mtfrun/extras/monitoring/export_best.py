@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import secrets
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from mtfrun import processes
 from mtfrun.configuration.entry_points import entry_points
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import check_choice, check_intervals
+from mtfrun.files.atomic import temporary_path
 from mtfrun.files.errors import refuse_link, run_dir_errors
 from mtfrun.processes.child_process import last_error, python_command, start_child
 from mtfrun.rundir import RunDirectory
@@ -54,21 +54,17 @@ class ExportBest(Action):
         check_intervals(self)
 
     def __call__(self, context: ActionContext) -> None:
-        steps = self._export(context.metrics.run)
-
         def advance() -> str | None:
             try:
                 return next(steps, None)
             except InputError as error:
                 return f"nothing was exported: {error}"
 
-        line: str | None = ""
-        try:
+        with contextlib.closing(self._export(context.metrics.run)) as steps:
+            line: str | None = ""
             while line == "":
                 context.check_signals()
                 line = processes.by_first(advance, "export")
-        finally:
-            steps.close()
         if line:
             context.note(line)
 
@@ -102,23 +98,17 @@ class ExportBest(Action):
                         process.wait(_POLL_SECS)
                     yield ""
             finally:
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
+                process.terminate()
+                process.wait()
             if process.returncode:
                 errors.seek(0)
                 code = f"it ended with code {process.returncode}"
                 raise InputError(last_error(errors.read()) or code)
-        _replace_link(link, target)
+        temporary = temporary_path(link)
+        with run_dir_errors(f"cannot replace {link}"):
+            temporary.symlink_to(target.name)
+            temporary.replace(link)
+        for path in directory.glob("step-*"):
+            if path != target:
+                shutil.rmtree(path, ignore_errors=True)
         yield f"exported step {best.step}, {best.metric} {best.value:.4f}, to {link}"
-
-
-def _replace_link(link: pathlib.Path, target: pathlib.Path) -> None:
-    """Makes `link` lead to the new directory, and removes the former ones."""
-    temporary = link.with_name(f".best.{secrets.token_hex(4)}.partial")
-    with run_dir_errors(f"cannot replace {link}"):
-        temporary.symlink_to(target.name)
-        temporary.replace(link)
-    for path in link.parent.glob("step-*"):
-        if path != target:
-            shutil.rmtree(path, ignore_errors=True)

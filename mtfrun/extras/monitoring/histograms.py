@@ -10,7 +10,6 @@ from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.metrics.tags import layer_name
 from mtfrun.training.hooks.actions import Action, ActionContext
 from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
-from mtfrun.training.state import TrainState
 
 _BUCKETS = 30
 
@@ -47,21 +46,19 @@ class Histograms(Action):
         }
         if self.gradients:
             if self._program is None:
-                self._program = self._program_of(state)
+
+                @mtf.function
+                def compute(batch: Features) -> Gradients:
+                    step = mtf.read_variable(state.step)
+                    return loss_and_gradients(state, batch, step, self.microbatches)[1]
+
+                self._program = compute
             gradients = self._program(context.batch())
             tensors |= {f"gradients/{layer_name(path)}": g for path, g in gradients.items()}
         for tag, tensor in tensors.items():
             values = mtf.to_numpy(tensor).astype(np.float32)
             if np.isfinite(values).all():
                 context.summaries.buckets(tag, buckets(values), context.step)
-
-    def _program_of(self, state: TrainState) -> Callable[[Features], Gradients]:
-        def compute(batch: Features) -> Gradients:
-            return loss_and_gradients(
-                state, batch, mtf.read_variable(state.step), self.microbatches
-            )[1]
-
-        return mtf.function(compute)
 
 
 def buckets(values: np.ndarray) -> np.ndarray:

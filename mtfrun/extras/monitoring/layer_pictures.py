@@ -36,10 +36,8 @@ _NO_MAPS = (
     "blocks (`block_length` below the length), or `length` is split over devices."
 )
 
-# Bounds of the pixels of a cell.
-_LEAST_CELL, _MOST_CELL = 8, 24
-# Pixels of a map's title, of the space between two maps, of the margin, and of the legend.
-_TITLE, _GAP, _MARGIN, _LEGEND = 17, 8, 6, 24
+# Pixels of the smallest cell, of the space between two maps, of a map's title, and of the legend.
+_LEAST_CELL, _GAP, _TITLE, _LEGEND = 8, 8, 17, 24
 _MOST_TOKEN = 8
 
 
@@ -178,48 +176,38 @@ def attention_maps(
     """Returns a picture uint8 [height, width, 3] of weights [queries, keys] for every head."""
     from matplotlib.colors import PowerNorm  # noqa: PLC0415  small weights stay visible
 
-    rows, columns = ([shorten(token, _MOST_TOKEN) for token in x] for x in (queries, keys))
+    rows, columns = ([plain(shorten(token, _MOST_TOKEN)) for token in x] for x in (queries, keys))
     # A character of a label is at most 6 pixels wide.
-    left, bottom = (6 * max(map(len, names)) + 8 for names in (rows, columns))
-    free = WIDTH - left - _MARGIN + _GAP
-    maps_in_row = min(max(1, int(free // (_LEAST_CELL * len(keys) + _GAP))), len(weights))
+    left, bottom = (6 * max(map(len, names)) for names in (rows, columns))
+    maps_in_row = max(1, int((WIDTH - left) // (_LEAST_CELL * len(keys) + _GAP)))
+    maps_in_row = min(maps_in_row, len(weights))
     map_rows = -(-len(weights) // maps_in_row)
-    rows, columns = ([plain(name) for name in names] for names in (rows, columns))
-    cell = (free / maps_in_row - _GAP) / len(keys)
-    if map_rows == 1:
-        cell = min(cell, (HEIGHT - _LEGEND - _TITLE - bottom) / len(queries))
-    cell = min(max(cell, _LEAST_CELL), _MOST_CELL)
-    width, height = round(cell * len(keys)), round(cell * len(queries))
-    map_height = _TITLE + height + bottom
-    total_width = max(left + maps_in_row * (width + _GAP) - _GAP + _MARGIN, WIDTH)
-    canvas = Canvas(total_width, map_height * map_rows + _LEGEND)
-    for i, (head, head_weights) in enumerate(weights.items()):
-        row, column = divmod(i, maps_in_row)
-        x, y = left + column * (width + _GAP), row * map_height + _TITLE
-        axes = canvas.axes(x, y, width, height)
-        image = axes.imshow(
-            head_weights, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0), aspect="auto"
-        )
+    width = max(WIDTH, left + maps_in_row * (_LEAST_CELL * len(keys) + _GAP))
+    top = map_rows * max(HEIGHT - _LEGEND, _TITLE + bottom + _LEAST_CELL * len(queries))
+    canvas = Canvas(width, top + _LEGEND)
+    share = top / (top + _LEGEND)
+    canvas.figure.set_layout_engine("compressed", rect=(0.0, 1.0 - share, 1.0, share))
+    grid = canvas.figure.subplots(map_rows, maps_in_row, squeeze=False, sharey=True)
+    for axes, (head, head_weights) in zip(grid.flat, weights.items(), strict=False):
+        image = axes.imshow(head_weights, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0))
         axes.set_title(plain(head), fontsize=points(11), color=TEXT, loc="left", pad=3)
         axes.set_xticks(range(len(columns)), columns, rotation=90, family=MONO)
-        axes.set_yticks(range(len(rows)), rows if column == 0 else [], family=MONO)
-        axes.tick_params(labelsize=points(min(10, cell)), colors=TEXT, length=1, pad=2)
-    top = map_height * map_rows
-    canvas.text(_MARGIN, top + 0.55 * _LEGEND, "a row attends to a column:", 11)
-    scale = canvas.axes(175, top + 2, WIDTH - 175 - 2 * _MARGIN - 4, 8)
-    bar = canvas.figure.colorbar(
-        image, cax=scale, orientation="horizontal", ticks=[0.0, 0.1, 0.5, 1.0]
-    )
+        axes.set_yticks(range(len(rows)), rows, family=MONO)
+        axes.tick_params(labelsize=points(9), colors=TEXT, length=1, pad=2)
+    for axes in grid.flat[len(weights) :]:
+        axes.set_axis_off()
+    canvas.text(6, top + 0.55 * _LEGEND, "a row attends to a column:", 11)
+    scale = canvas.axes(175, top + 2, WIDTH - 195, 8)
+    ticks = [0.0, 0.1, 0.5, 1.0]
+    bar = canvas.figure.colorbar(image, cax=scale, orientation="horizontal", ticks=ticks)
     bar.ax.tick_params(labelsize=points(10), colors=TEXT, length=2, pad=1)
     return canvas.pixels()
 
 
-_EDGE, _LEGEND_TOP = 10, 4
+_EDGE, _TOP = 10, 4
 # Pixels of a character, the least width of a box, its height, and the height of a number below it.
 _CHARACTER, _LEAST_BOX, _BOX, _NUMBER = 7.2, 17, 17, 12
 _SPACE, _LAYER_TITLE = 2, 18
-# Experts in a line of the legend, and where it begins.
-_LEGEND_COLUMNS, _LEGEND_LEFT, _LEGEND_LINE = 8, 78, 18
 
 
 def token_experts(
@@ -229,38 +217,38 @@ def token_experts(
 
     `experts` has, by layer, the index [tokens] of each token's first expert; -1 is white.
     """
-    boxes = list(_boxes(tokens))
-    lines = boxes[-1][1] + 1 if boxes else 0
-    has_numbers = num_experts > len(PALETTE)
-    line_height = _BOX + _SPACE + _NUMBER * has_numbers
-    layer_height = _LAYER_TITLE + lines * line_height
-    legend_rows = -(-num_experts // _LEGEND_COLUMNS)
-    colours = _colours(num_experts)
-    height = _LEGEND_TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
-    canvas = Canvas(WIDTH, height)
-    canvas.text(_EDGE, _LEGEND_TOP + 11, "first expert", 11)
-    step = (WIDTH - _LEGEND_LEFT - _EDGE) / _LEGEND_COLUMNS
-    for expert in range(num_experts):
-        x = _LEGEND_LEFT + expert % _LEGEND_COLUMNS * step
-        y = _LEGEND_TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
-        canvas.box(x, y, 14, 14, colours[expert])
-        canvas.text(x + 18, y + 11, str(expert), 11)
-    top = _LEGEND_TOP + legend_rows * _LEGEND_LINE
-    for layer, indices in experts.items():
-        canvas.text(_EDGE, top + 13, layer, bold=True)
-        top += _LAYER_TITLE
-        for (x, line, width), token, expert in zip(boxes, tokens, indices.tolist(), strict=True):
-            y = top + line * line_height
-            canvas.box(x, y, width, _BOX, colours[expert] if expert >= 0 else "white")
-            middle = x + width / 2
-            red, green, blue = (int(colours[expert][i : i + 2], 16) for i in (1, 3, 5))
-            is_light = expert < 0 or 0.299 * red + 0.587 * green + 0.114 * blue > 130
-            colour = "black" if is_light else "white"
-            canvas.text(middle, y + 13, token, centred=True, colour=colour, family=MONO)
-            if has_numbers:
-                number = str(expert) if expert >= 0 else "-"
-                canvas.text(middle, y + _BOX + 10, number, 9, centred=True)
-        top += lines * line_height
+    from matplotlib import colormaps  # noqa: PLC0415
+    from matplotlib.colors import to_hex, to_rgb  # noqa: PLC0415
+
+    colours: Sequence[str] = PALETTE
+    if num_experts > len(PALETTE):  # hard to tell apart: boxes have numbers
+        colours = [to_hex(x) for x in colormaps["viridis"](np.linspace(0.0, 1.0, num_experts))]
+    legend = ["first expert", *map(str, range(num_experts))]
+    titles, boxes, top = [], [], _TOP
+    for title, texts, indices in (
+        ("", legend, np.arange(-1, num_experts)),
+        *((layer, tokens, x) for layer, x in experts.items()),
+    ):
+        has_numbers = bool(title) and num_experts > len(PALETTE)
+        titles.append((top + 13, title))
+        top += _LAYER_TITLE * bool(title)
+        line = 0
+        for (x, line, width), text, expert in zip(
+            _boxes(texts), texts, indices.tolist(), strict=True
+        ):
+            y = top + line * (_BOX + _SPACE + _NUMBER * has_numbers)
+            number = (str(expert) if expert >= 0 else "-") * has_numbers
+            boxes.append((x, y, width, text, colours[expert] if expert >= 0 else "white", number))
+        top += (line + bool(texts)) * (_BOX + _SPACE + _NUMBER * has_numbers)
+    canvas = Canvas(WIDTH, top + _SPACE)
+    for y, title in titles:
+        canvas.text(_EDGE, y, title, bold=True)
+    for x, y, width, text, colour, number in boxes:
+        canvas.box(x, y, width, _BOX, colour)
+        is_light = np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) > 0.51
+        ink = "black" if is_light else "white"
+        canvas.text(x + width / 2, y + 13, text, centred=True, colour=ink, family=MONO)
+        canvas.text(x + width / 2, y + _BOX + 10, number, 9, centred=True)
     return canvas.pixels()
 
 
@@ -272,13 +260,3 @@ def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
             x, line = float(_EDGE), line + 1
         yield x, line, width
         x += width + _SPACE
-
-
-def _colours(number: int) -> Sequence[str]:
-    """Many colours are hard to tell apart."""
-    from matplotlib import colormaps  # noqa: PLC0415
-    from matplotlib.colors import to_hex  # noqa: PLC0415
-
-    if number <= len(PALETTE):
-        return PALETTE
-    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.0, 1.0, number))]

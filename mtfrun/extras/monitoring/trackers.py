@@ -62,23 +62,21 @@ class Tracker(Hook, abc.ABC):
         """Called at the end, also after an error of `log`; never without a call of `log`."""
 
     def after_scalars(self, record: ScalarRecord) -> None:
-        worker = self._worker
-        if worker is None:
+        if self._worker is None:
             self._error, self._is_over = "", False
-            started: Worker[ScalarRecord] = Worker(lambda: self._work(started), "tracker")
-            worker = self._worker = started
-        if not self._is_over and len(worker.waiting) >= _MOST_WAITING:
+            worker: Worker[ScalarRecord] = Worker(lambda: self._work(worker), "tracker")
+            self._worker = worker
+        if len(self._worker.waiting) >= _MOST_WAITING:
             self._error = self._error or f"{_MOST_WAITING:,} records are waiting for it"
         self._warn()
         if not self._is_over:
-            worker.put(record)
+            self._worker.put(record)
 
     def end(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
-            if not worker.stop(self.close_secs):
-                secs = f"{self.close_secs:.0f} seconds"
-                self._error = self._error or f"it has not taken everything in {secs}"
+            if not worker.stop(self.close_secs) and not self._error:
+                self._error = f"it has not taken everything in {self.close_secs:.0f} seconds"
             self._warn()
 
     def _warn(self) -> None:
@@ -89,20 +87,16 @@ class Tracker(Hook, abc.ABC):
             progress.note(progress.warning(f"{line}: {self._error}"))
 
     def _work(self, worker: Worker[ScalarRecord]) -> None:
-        try:
+        def log_all() -> None:
             while (record := worker.take()) is not None and not self._is_over:
                 self.log(record)
-        except Exception as error:
-            self._error = _error_line(error)
-        try:
-            self.close()
-        except Exception as error:
-            self._error = self._error or _error_line(error)
 
-
-def _error_line(error: Exception) -> str:
-    line = " ".join(f"{type(error).__name__}: {error}".split())
-    return shorten(escape(line), _MOST_CHARACTERS)
+        for work in (log_all, self.close):
+            try:
+                work()
+            except Exception as error:
+                line = escape(" ".join(f"{type(error).__name__}: {error}".split()))
+                self._error = self._error or shorten(line, _MOST_CHARACTERS)
 
 
 @dataclasses.dataclass(eq=False)
@@ -170,23 +164,14 @@ class MLflow(Tracker):
             self._id = ""
         if not self._id:
             name = self.name or pathlib.Path(self._run.path).name
-            experiment = self._experiment_id(client)
-            self._id = client.create_run(experiment, run_name=name).info.run_id
+            with contextlib.suppress(mlflow.MlflowException):  # it exists
+                client.create_experiment(self.experiment)
+            experiment: Any = client.get_experiment_by_name(self.experiment)
+            self._id = client.create_run(experiment.experiment_id, run_name=name).info.run_id
             _save_id(self._run, service, self._id)
         self._client = client
         self._log_settings()
         self._log_files()
-
-    def _experiment_id(self, client: Any) -> str:
-        import mlflow  # noqa: PLC0415 - an extra
-
-        try:
-            return str(client.create_experiment(self.experiment))
-        except mlflow.MlflowException:  # it exists
-            experiment = client.get_experiment_by_name(self.experiment)
-            if experiment is None:
-                raise
-            return str(experiment.experiment_id)
 
     def _log_settings(self) -> None:
         from mlflow.entities import Param, RunTag  # noqa: PLC0415 - an extra
