@@ -28,7 +28,7 @@ QUICK_CASES = {
             "data/span_corruption.gin",
             "extras/text_tasks/data/text_classification.gin",
         ),
-        *("data/ul2.gin", "layouts/moe_2d_2x2.gin", "layouts/spatial_2x2.gin"),
+        *("extras/t5/data/ul2.gin", "layouts/moe_2d_2x2.gin", "layouts/spatial_2x2.gin"),
         *(
             "models/encoder_decoder.gin",
             "extras/huggingface/models/llama.gin",

@@ -19,8 +19,6 @@ from mtfrun.data.images.image_source import ImageSource as ImageSource
 from mtfrun.data.images.image_source import NoImages as NoImages
 from mtfrun.data.images.tfds_images import TfdsImages as TfdsImages
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel as MaskedLanguageModel
-from mtfrun.data.objectives.mixture_of_denoisers import Denoiser as Denoiser
-from mtfrun.data.objectives.mixture_of_denoisers import MixtureOfDenoisers as MixtureOfDenoisers
 from mtfrun.data.objectives.objective import Deshuffling as Deshuffling
 from mtfrun.data.objectives.objective import FeatureLengths as FeatureLengths
 from mtfrun.data.objectives.objective import Objective as Objective

@@ -7,6 +7,8 @@ from mtfrun.extras.t5.glue import Record as Record
 from mtfrun.extras.t5.glue import WnliSimple as WnliSimple
 from mtfrun.extras.t5.glue import Wsc as Wsc
 from mtfrun.extras.t5.glue import WscSimple as WscSimple
+from mtfrun.extras.t5.mixture_of_denoisers import Denoiser as Denoiser
+from mtfrun.extras.t5.mixture_of_denoisers import MixtureOfDenoisers as MixtureOfDenoisers
 from mtfrun.extras.t5.named_dataset import named_dataset as named_dataset
 from mtfrun.extras.t5.pairs_from_text import FillInTheBlank as FillInTheBlank
 from mtfrun.extras.t5.pairs_from_text import NextSentencePrediction as NextSentencePrediction

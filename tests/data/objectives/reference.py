@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.data import ByteVocabulary, Selection
-from mtfrun.data.objectives.objective import FeatureLengths, RawText
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
 
 END = 1
 FIRST_SENTINEL = 32_099
@@ -113,3 +113,17 @@ def noise_and_spans(length: int, density: float, mean: float) -> tuple[int, int]
     noise = min(max(noise, 1), length - 1)
     spans = max(int(np.round(np.float32(noise) / np.float32(mean))), 1)
     return noise, spans
+
+
+def assert_rows_have_their_noise(objective: Objective) -> None:
+    """Asserts that noise does not depend on the batch, but on the epoch."""
+    text = random_text(np.random.default_rng(0), 9, 100, 40)
+    lengths = objective.feature_lengths(100, VOCABULARY)
+    together = objective(with_noise(text, epoch=2, seed=5), lengths, VOCABULARY)
+    for rows in ([8, 0, 3], [5]):
+        some = np.array(rows)
+        noisy = with_noise(text, epoch=2, seed=5).select_rows(some)
+        alone = objective(noisy, lengths, VOCABULARY)
+        assert all((alone[name] == together[name][some]).all() for name in together)
+    other_epoch = objective(with_noise(text, epoch=3, seed=5), lengths, VOCABULARY)
+    assert all((other_epoch[name] != together[name]).any() for name in together)
