@@ -1,7 +1,8 @@
 """Entry points, with which the extras of mtfrun and other distributions add to it.
 
 The groups are "mtfrun.commands", "mtfrun.importers", "mtfrun.exporters", "mtfrun.gin",
-"mtfrun.hooks" and "mtfrun.inference_flags"; docs/extending.md says what an entry of each names.
+"mtfrun.checkpoint_names", "mtfrun.hooks" and "mtfrun.inference_flags"; docs/extending.md says what
+an entry of each names.
 """
 
 from __future__ import annotations

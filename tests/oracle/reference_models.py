@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.checkpoints.names import sources_of
+from mtfrun.extras.mesh_tensorflow.names import sources_of
 from mtfrun.models import Loss, moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.tokens.token_model import TokenModel

@@ -3,8 +3,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from mtfrun.cli import command as cli
 from mtfrun.configuration.entry_points import load_entry_points
@@ -13,9 +12,6 @@ from mtfrun.display.formats import wrap_lines
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape
-
-if TYPE_CHECKING:
-    from mtfrun import mtf
 
 _DESCRIPTION = """\
 Makes a run directory of a model of another program.
@@ -73,23 +69,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         search_paths=flags.gin_search_paths,
         base=None if flags.base is None else find_trained_run(flags.base),
     )
-    run = write_run(imported, flags.model_dir, _build_variables)
+    run = write_run(imported, flags.model_dir)
     for note in imported.notes:
         progress.note(f"mtfrun: note: {escape(note)}")
     print_lines(f"{run.path}: step {imported.step}, imported from {source}")
     return 0
-
-
-def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
-    """Returns the variables of training, on planned devices, and the vocabulary files."""
-    from mtfrun import mtf
-    from mtfrun.configuration import config
-    from mtfrun.experiment.runs.opening import ROOTS, build_training
-
-    bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
-    with mtf.planned_meshes():
-        training = build_training(bindings)
-    return training.state.named_variables(), training.experiment.data.vocabulary_files()
 
 
 COMMANDS = [

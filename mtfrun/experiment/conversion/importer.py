@@ -17,10 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.configuration import config
 from mtfrun.configuration.entry_points import entry_points, load_entry_points
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import is_directory, is_regular
+from mtfrun.experiment.runs.opening import ROOTS, build_training
 from mtfrun.files.errors import is_system_error, reason
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import (
@@ -141,7 +143,14 @@ def importer_for(path: pathlib.Path) -> Importer:
 Build = Callable[[pathlib.Path], tuple[Mapping[str, mtf.Variable], Sequence[str]]]
 
 
-def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
+def build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
+    bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
+    with mtf.planned_meshes():
+        training = build_training(bindings)
+    return training.state.named_variables(), training.experiment.data.vocabulary_files()
+
+
+def write_run(imported: Imported, model_dir: str, build: Build = build_variables) -> RunDirectory:
     """Makes `model_dir` (new or empty) whole or not at all; `build` uses a directory beside it."""
     run = RunDirectory(model_dir)
     target = pathlib.Path(run.path)
@@ -193,12 +202,12 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     run = RunDirectory(directory)
     # Files of the configuration are where it says only once the directory has its name.
     run.write_config(imported.config(directory))
-    config = directory / "config.gin"
+    config_path = directory / "config.gin"
     try:
-        variables, files = build(config)
+        variables, files = build(config_path)
     except InputError as error:
         # The path will not exist after the error.
-        why = str(error).replace(str(config), "config.gin")
+        why = str(error).replace(str(config_path), "config.gin")
         source = imported.record.get("from", "the import")
         raise ConversionError(f"{source} makes no valid configuration: {why}") from error
     if imported.values is not None:

@@ -1,4 +1,4 @@
-"""The importers of Mesh TensorFlow; TensorFlow is imported when one is used."""
+"""The importer of Mesh TensorFlow's runs; TensorFlow is imported when it is used."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 class MeshTensorFlowImporter:
     description = (
-        "a run directory of Mesh TensorFlow or T5 (operative_config.gin), or another of their gin "
-        "files"
+        "a run directory of Mesh TensorFlow or T5 (operative_config.gin), another of their gin "
+        "files, or a run directory of Tensor2Tensor's models on Mesh TensorFlow (hparams.json)"
     )
     needs_base = False
 
     def recognises(self, path: pathlib.Path) -> bool:
-        from mtfrun.extras.mesh_tensorflow.importer.importer import names_run
+        from mtfrun.extras.mesh_tensorflow.importer import importer
+        from mtfrun.extras.mesh_tensorflow.tensor2tensor import source_run
 
-        return names_run(path) and not Tensor2TensorImporter().recognises(path)
+        return importer.names_run(path) or source_run.names_run(path)
 
     def read(
         self,
@@ -31,20 +32,8 @@ class MeshTensorFlowImporter:
         **_: Any,
     ) -> Imported:
         from mtfrun.extras.mesh_tensorflow.importer.importer import read_run
+        from mtfrun.extras.mesh_tensorflow.tensor2tensor import importer, source_run
 
+        if source_run.names_run(path):
+            return importer.import_run(path)
         return read_run(path, partial=partial, search_paths=search_paths)
-
-
-class Tensor2TensorImporter:
-    description = "a run directory of Tensor2Tensor's models on Mesh TensorFlow (hparams.json)"
-    needs_base = False
-
-    def recognises(self, path: pathlib.Path) -> bool:
-        from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import names_run
-
-        return names_run(path)
-
-    def read(self, path: pathlib.Path, **_: Any) -> Imported:
-        from mtfrun.extras.mesh_tensorflow.tensor2tensor.importer import import_run
-
-        return import_run(path)

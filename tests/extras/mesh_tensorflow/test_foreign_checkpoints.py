@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from mtfrun.checkpoints.names import is_bookkeeping, sources_of
 from mtfrun.data import SentencePieceVocabulary
 from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.oracle.packed import unpack
@@ -132,3 +133,28 @@ def test_a_checkpoint_is_fine_tuned_and_answers(
     assert text_and_mark["prompt_tokens"] == text["prompt_tokens"] + 1
     (evaluated,) = succeeded(mtfrun_here("eval", run))
     assert evaluated["bits_per_byte"] > 0
+
+
+SLOTS = ["_slot_v", "_slot_vr", "_slot_vc", "_slot_m", "/adam_m", "/adam_v", "_momentum_v"]
+
+
+@pytest.mark.parametrize("name", [f"shared/embedding{end}" for end in SLOTS])
+def test_an_optimizers_slots_are_no_parameters(name: str) -> None:
+    assert is_bookkeeping(name)
+
+
+@pytest.mark.parametrize("name", ["adam_m", "x/adam_w", "momentum_v/kernel", "x_slot_v/kernel"])
+def test_a_name_that_only_resembles_a_slot_is_a_parameter(name: str) -> None:
+    assert not is_bookkeeping(name)
+
+
+def test_a_sublayers_number_comes_from_its_place_in_the_block() -> None:
+    paths = [
+        f"decoder_stack/blocks/{block}/{name}/norm/scale"
+        for block in range(2)
+        for name in ("self_attention", "encoder_decoder_attention", "feed_forward")
+    ]
+    sources = sources_of(paths[4], paths)
+    assert any("block_001/layer_001" in source.pattern for source in sources)
+    t2t = "transformer/decoder/layer_norm_scale"
+    assert [source.entry for source in sources if source.pattern == t2t] == ["4"]

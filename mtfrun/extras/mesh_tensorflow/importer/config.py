@@ -10,7 +10,7 @@ import copy
 import enum
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
@@ -18,6 +18,7 @@ from mtfrun.configuration.statements import Binding
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.mesh_tensorflow.importer.program import (
     ALWAYS_CALLED,
+    BASES,
     CALLABLES,
     IGNORED,
     ONE_VALUE,
@@ -25,6 +26,19 @@ from mtfrun.extras.mesh_tensorflow.importer.program import (
 
 # The arguments of one of our classes.
 Parameters = dict[str, Any]
+
+
+class Layer(NamedTuple):
+    """A layer of ours, with the parameters of classes by name.
+
+    `bias` has the parameters of a RelativePositionBias that the layers of a stack may share.
+    """
+
+    cls: str
+    parameters: dict[str, Parameters]
+    bias: Parameters | None = None
+
+
 # Classes with configurable methods: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
 # Limits for a value after macro expansion.
@@ -99,9 +113,7 @@ class SourceConfig:
         self._values = {_key_of(binding): binding.value for binding in program} | own
         self._own = list(own)
         self._called = set(ALWAYS_CALLED)
-        self._taken: set[Key] = set()
-        self._ignored: dict[Key, str] = {}
-        self._not_supported: dict[Key, str] = {}
+        self._counted: dict[Key, tuple[Fate, str]] = {}
 
     def within(self, scope: str) -> SourceConfig:
         """Returns a view of the same account in a scope."""
@@ -112,10 +124,10 @@ class SourceConfig:
 
     def get(self, target: str, default: Any = None) -> Any:
         """Returns the value of "SelfAttention.num_heads", and counts its binding as converted."""
-        self._called.add(target.rpartition(".")[0])
+        self._called.update(_selectors(target))
         value = default
         for key in self._bindings_of(target):
-            self._taken.add(key)
+            self._count(key, Fate.TAKEN_OVER)
             value = self._resolve(self._values[key])
         if type(default) is int and isinstance(value, float) and value.is_integer():
             value = int(value)  # T5's operative configurations have "10000.0"
@@ -130,27 +142,21 @@ class SourceConfig:
         """Like `get`, for a parameter that may be None and is by default."""
         return None if self.get(target) is None else self.get(target, example)
 
-    def bind(self, target: str, value: Any) -> None:
-        """Binds an argument in the scope, outside of the account."""
-        self._values[self._key(target)] = value
+    def bind(self, arguments: Mapping[str, Any]) -> None:
+        """Binds arguments, by target, in the scope and outside of the account."""
+        self._values |= {self._key(target): value for target, value in arguments.items()}
 
     def has_read(self, target: str) -> bool:
-        """Returns whether a binding of exactly this scope has been read or ignored."""
-        return self._key(target) in self._taken or self._key(target) in self._ignored
+        """Returns whether a binding of exactly this scope has been counted."""
+        return self._key(target) in self._counted
 
     def has(self, target: str) -> bool:
         """Returns whether a parameter is bound, without counting it."""
         return next(self._bindings_of(target), None) is not None
 
-    def getter(self, *selectors: str) -> Callable[..., Any]:
-        """Returns `get` for a class's parameters, which default to the preceding class's."""
-
-        def get(parameter: str, default: Any = None) -> Any:
-            for selector in selectors:
-                default = self.get(f"{selector}.{parameter}", default)
-            return default
-
-        return get
+    def getter(self, selector: str) -> Callable[..., Any]:
+        """Returns `get` for a class's parameters."""
+        return lambda parameter, default=None: self.get(f"{selector}.{parameter}", default)
 
     def get_bound(self, target: str, example: Any) -> Any:
         """Returns the value of a required parameter."""
@@ -166,19 +172,36 @@ class SourceConfig:
         self.refuse(target, why)
         return allowed[0]
 
+    def choose(self, target: str, names: Iterable[str]) -> str:
+        """Returns the name of a referenced class or function, or the default, the first name."""
+        default, *others = names
+        value = self.get(target)
+        name = default if value is None else name_of(value)
+        if name in (default, *others):
+            return name
+        self.refuse(target, f"only {', '.join([default, *others])} are supported")
+        return default
+
     def refuse(self, target: str, why: str) -> None:
         """Counts a parameter, bound or not, as not supported."""
         *_, key = self._key(target), *self._bindings_of(target)
-        self._not_supported[key] = why
+        self._count(key, Fate.NOT_SUPPORTED, why)
 
     def ignore(self, target: str, why: str) -> None:
         self._called.add(target.rpartition(".")[0])
-        self._ignored |= dict.fromkeys(self._bindings_of(target), why)
+        for key in self._bindings_of(target):
+            self._count(key, Fate.IGNORED, why)
 
     def ignore_calls_of(self, selector: str, why: str) -> None:
         for key in self._values:
             if key.selector == selector:
-                self._ignored.setdefault(key, why)
+                self._count(key, Fate.IGNORED, why)
+
+    def _count(self, key: Key, fate: Fate, why: str = "") -> None:
+        """Of several fates the worst counts, the last of these."""
+        order = list(Fate)
+        if key not in self._counted or order.index(fate) >= order.index(self._counted[key][0]):
+            self._counted[key] = fate, why
 
     def parameters_of(self, selector: str) -> dict[str, Any]:
         """Returns parameters of all scopes without counting them; macros may stay undefined."""
@@ -189,7 +212,7 @@ class SourceConfig:
         }
 
     def account(self) -> list[Account]:
-        fates = {key: self._fate(key) for key in [*self._values, *self._not_supported]}
+        fates = {key: self._fate(key) for key in [*self._values, *self._counted]}
         macros: dict[str, tuple[Fate, str]] = {}
         # A macro has the best fate of those that use it.
         for fate in Fate:
@@ -199,17 +222,14 @@ class SourceConfig:
                         macros.setdefault(name, fates[key])
         unused = Fate.IGNORED, _NOTHING_CALLS_IT
         fates |= {key: macros.get(key.parameter, unused) for key in self._own if not key.selector}
-        order = dict.fromkeys([*self._own, *self._not_supported])
+        refused = (key for key, (fate, _) in self._counted.items() if fate is Fate.NOT_SUPPORTED)
+        order = dict.fromkeys([*self._own, *refused])
         return [Account(key.name, value_text(self._values.get(key)), *fates[key]) for key in order]
 
     def _fate(self, key: Key) -> tuple[Fate, str]:
         _, selector, parameter = key
-        if key in self._not_supported:
-            return Fate.NOT_SUPPORTED, self._not_supported[key]
-        if key in self._ignored:
-            return Fate.IGNORED, self._ignored[key]
-        if key in self._taken:
-            return Fate.TAKEN_OVER, ""
+        if key in self._counted:
+            return self._counted[key]
         name = f"{selector}.{parameter}"
         if name in ONE_VALUE and selector in self._called:
             value, why = ONE_VALUE[name]
@@ -233,17 +253,19 @@ class SourceConfig:
                     values.append(self._values.get(Key("", "", name)))
         return names
 
-    def _key(self, target: str, scope: str | None = None) -> Key:
+    def _key(self, target: str) -> Key:
         selector, _, parameter = target.rpartition(".")
-        return Key(self.scope if scope is None else scope, selector, parameter)
+        return Key(self.scope, selector, parameter)
 
     def _bindings_of(self, target: str) -> Iterator[Key]:
-        """Yields the keys that bind a parameter in the scope, the outermost scope first."""
+        """Yields the keys that bind a parameter in the scope, those in effect last."""
         parts = self.scope.split("/") if self.scope else []
-        for depth in range(len(parts) + 1):
-            key = self._key(target, "/".join(parts[:depth]))
-            if key in self._values:
-                yield key
+        parameter = target.rpartition(".")[2]
+        for selector in _selectors(target):
+            for depth in range(len(parts) + 1):
+                key = Key("/".join(parts[:depth]), selector, parameter)
+                if key in self._values:
+                    yield key
 
     def _resolve(self, value: Any, *, lenient: bool = False) -> Any:
         return self._replace(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
@@ -262,6 +284,12 @@ class SourceConfig:
         if lenient:
             return value
         raise ConversionError(f"the configuration uses {value}, which it never defines")
+
+
+def _selectors(target: str) -> list[str]:
+    """Returns the class of a parameter, behind the class from which it may inherit it."""
+    selector = target.rpartition(".")[0]
+    return [BASES[selector], selector] if selector in BASES else [selector]
 
 
 def _is_equal(value: Any, other: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.files import shipped_gin_files
-from mtfrun.configuration.gin_values import Reference, reference, value_text
+from mtfrun.configuration.gin_values import Reference, reference, references_in, value_text
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
@@ -14,7 +14,6 @@ from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
-_MAX_CALLS = 8
 # The version at the end of a seqio name; names that differ from our files'.
 _VERSION = re.compile(r"_v\d{3}$")
 _RECIPES = {
@@ -121,8 +120,7 @@ def names_of_data(source: SourceConfig) -> list[str]:
     names: list[str] = []
     for target in _FUNCTIONS:
         value = source.get(target, None)
-        references = value if isinstance(value, (list, tuple)) else [value]
-        for function in (r for r in references if isinstance(r, Reference)):
+        for function in references_in(value):
             name = name_of(function)
             _ignore_calls(source, function)
             task = source.parameters_of(name).get("mixture_or_task_name")
@@ -135,12 +133,15 @@ def names_of_data(source: SourceConfig) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> None:
-    name = name_of(function)
-    source.ignore_calls_of(name, _WHY)
-    for value in source.parameters_of(name).values():
-        if isinstance(value, Reference) and depth < _MAX_CALLS:
-            _ignore_calls(source, value, depth + 1)
+def _ignore_calls(source: SourceConfig, function: Reference) -> None:
+    names: set[str] = set()
+    functions = [function]
+    while functions:
+        name = name_of(functions.pop())
+        if name not in names:
+            names.add(name)
+            source.ignore_calls_of(name, _WHY)
+            functions += references_in(source.parameters_of(name))
 
 
 def _objective(source: SourceConfig, draft: Draft) -> Reference | None:

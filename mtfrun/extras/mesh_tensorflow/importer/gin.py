@@ -12,7 +12,6 @@ from mtfrun.configuration.published import load_published, shown_name, signature
 from mtfrun.configuration.statements import Binding, Statements
 from mtfrun.errors import ConfigError
 from mtfrun.errors.untrusted import is_regular, open_regular
-from mtfrun.experiment.conversion.importer import ConversionError
 
 # Included files are relative to a search path, a directory above the file.
 _DIRECTORIES_ABOVE = 4
@@ -21,10 +20,7 @@ _DIRECTORIES_ABOVE = 4
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> list[Binding]:
     """Searches `search_paths`, then the directories above the file, for included files."""
     statements = _Statements()
-    try:
-        statements.add_file(str(path), search_paths)
-    except ConfigError as error:
-        raise ConversionError(str(error)) from error
+    statements.add_file(str(path), search_paths)
     return statements.bindings
 
 

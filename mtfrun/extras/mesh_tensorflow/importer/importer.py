@@ -4,14 +4,16 @@ import functools
 import pathlib
 import re
 import shlex
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mtfrun.checkpoints.partial_files import list_names
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.statements import bindings_in
+from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape, is_directory, is_regular
-from mtfrun.experiment.conversion.importer import ConversionError, Imported
+from mtfrun.experiment.conversion.importer import ConversionError, Imported, build_variables
 from mtfrun.extras.mesh_tensorflow.importer.checkpoint import SourceCheckpoint
 from mtfrun.extras.mesh_tensorflow.importer.config import Fate, SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.data import (
@@ -22,30 +24,40 @@ from mtfrun.extras.mesh_tensorflow.importer.data import (
 )
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft, read_gin_file
 from mtfrun.extras.mesh_tensorflow.importer.mesh import read_mesh, write_mesh
-from mtfrun.extras.mesh_tensorflow.importer.model.model import SourceModel, read_model, write_model
+from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
+from mtfrun.extras.mesh_tensorflow.importer.model.model import (
+    is_language_model,
+    model_type,
+    read_stacks,
+    variable_names,
+    write_model,
+)
 from mtfrun.extras.mesh_tensorflow.importer.optimizers import write_optimizer, write_schedule
 from mtfrun.extras.mesh_tensorflow.importer.program import PROGRAM_DEFAULTS
+from mtfrun.extras.mesh_tensorflow.importer.variable_patterns import VariableNames, translate
+from mtfrun.extras.mesh_tensorflow.names import StackNames, name_of, sources_of
+from mtfrun.rundir.init_checkpoint import find_source
 
 # The original's default number of training tokens, counted in the longest feature.
 _TRAIN_TOKENS = 2**36
 _OPERATIVE_CONFIG = "operative_config.gin"
 _INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")
-_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
+CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
 _NAMED = 3
 
 
 def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()) -> Imported:
     """Reads a gin file and the checkpoint beside it."""
-    file, prefix = find_run(path)
+    file, prefix = find_run(path, _OPERATIVE_CONFIG)
     bindings = read_gin_file(file, search_paths)
     # The program writes all values into an operative configuration.
     is_operative = file.name == _OPERATIVE_CONFIG
     source = SourceConfig(bindings, () if is_operative else bindings_in(PROGRAM_DEFAULTS))
-    model = read_model(source)
-    checkpoint = None if prefix is None else SourceCheckpoint(prefix, model.stacks)
+    stacks = read_stacks(source)
+    checkpoint = None if prefix is None else SourceCheckpoint(prefix)
     origin = file.parent if is_operative else file
-    config = functools.partial(_config, source, model, origin, checkpoint)
-    config(path)  # for the account
+    config = functools.partial(_config, source, stacks, origin, checkpoint)
+    text = config(path, dict)  # for the account
     account = source.account()
     refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
     if refused and not partial:
@@ -56,9 +68,12 @@ def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] =
     for name, value, fate, why in account:
         lists[fate.value][name] = f"{value}: {why}" if why else value
     counts = ", ".join(f"{len(entries)} bindings {fate}" for fate, entries in lists.items())
+    stack_names = variable_names(stacks)
+    sources = functools.partial(sources_of, stacks=stack_names)
+    names = functools.cache(lambda: _variable_names(text, stack_names, checkpoint))
     return Imported(
-        config,
-        None if checkpoint is None else checkpoint.values,
+        lambda directory: config(directory, names),
+        None if checkpoint is None else lambda variables: checkpoint.values(variables, sources),
         step=0 if checkpoint is None else checkpoint.step,
         record={"format": "mesh_tensorflow", "from": escape(str(path)), "bindings": lists},
         notes=[
@@ -70,12 +85,13 @@ def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] =
 
 def _config(
     source: SourceConfig,
-    model: SourceModel,
+    stacks: Sequence[SourceStack],
     origin: pathlib.Path,
     checkpoint: SourceCheckpoint | None,
     directory: pathlib.Path,
+    names: VariableNames,
 ) -> str:
-    draft = Draft(_header(source, model, origin, directory))
+    draft = Draft(_header(source, origin, directory))
     draft.include("defaults.gin")
     if checkpoint is not None:
         draft.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
@@ -84,33 +100,46 @@ def _config(
     draft.gap()
     lengths = read_lengths(source)
     mesh = read_mesh(source, lengths)
-    write_model(model, draft, mesh.microbatches)
+    rows, cluster_rows = write_model(source, draft, stacks, mesh.microbatches)
     draft.macro("ACTIVATION_DTYPE", source.get("get_variable_dtype.activation_dtype", "float32"))
     draft.gap()
-    is_language_model = model.model_type == "lm"
-    row_lengths = {"targets": lengths["targets"]} if is_language_model else lengths
-    write_data(source, draft, row_lengths, model.row_form)
+    row_lengths = {"targets": lengths["targets"]} if is_language_model(source) else lengths
+    write_data(source, draft, row_lengths, rows)
     size = None if checkpoint is None else checkpoint.vocabulary_size
     if size is not None:
         comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
         draft.macro("VOCABULARY", reference("@data.IdVocabulary()"), comment)
-        draft.bind("data.IdVocabulary", {"size": size - model.rows_of_clusters})
+        draft.bind("data.IdVocabulary", {"size": size - cluster_rows})
     draft.gap()
     write_mesh(source, mesh, draft)
     draft.gap()
     train_steps = _write_loop(source, draft, mesh.batch_size * max(lengths.values()))
     rate = write_schedule(source, draft, train_steps)
-    write_optimizer(source, draft, rate, model.patterns())
-    _write_filter(source, draft, model, has_checkpoint=checkpoint is not None)
+    write_optimizer(source, draft, rate, names)
+    _write_filter(source, draft, names, has_checkpoint=checkpoint is not None)
     write_decoding(source, draft)
     return draft.text()
 
 
-def _header(
-    source: SourceConfig, model: SourceModel, path: pathlib.Path, directory: pathlib.Path
-) -> list[str]:
-    title = f"Mesh TensorFlow's {model.model_type}, imported from {path}."
-    lines = [title, ""]
+def _variable_names(
+    text: str, stacks: Mapping[str, StackNames], checkpoint: SourceCheckpoint | None
+) -> dict[str, str]:
+    """Returns the original's names of the variables by their path in the model of a gin file."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = pathlib.Path(directory) / "config.gin"
+        file.write_text(text, encoding="utf-8")
+        try:
+            variables, _ = build_variables(file)
+        except InputError:  # which building the run reports
+            return {}
+    paths = [path.removeprefix("model/") for path in variables if path.startswith("model/")]
+    stored = [] if checkpoint is None else list(checkpoint.shapes)
+    matches = {path: find_source(sources_of(path, paths, stacks), stored) for path in paths}
+    return {x: match[0] if match else name_of(x, paths, stacks) for x, match in matches.items()}
+
+
+def _header(source: SourceConfig, path: pathlib.Path, directory: pathlib.Path) -> list[str]:
+    lines = [f"Mesh TensorFlow's {model_type(source)}, imported from {path}.", ""]
     names = names_of_data(source)
     if names:
         text = f"The original's data, which TRAINING_DATA takes the place of: {', '.join(names)}."
@@ -143,7 +172,7 @@ def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> in
 
 
 def _write_filter(
-    source: SourceConfig, draft: Draft, model: SourceModel, *, has_checkpoint: bool
+    source: SourceConfig, draft: Draft, names: VariableNames, *, has_checkpoint: bool
 ) -> None:
     pattern = source.get("run.variable_filter", None)
     if pattern is None:
@@ -151,7 +180,7 @@ def _write_filter(
     if not isinstance(pattern, str):
         source.refuse("run.variable_filter", "only patterns of names are supported")
         return
-    frozen = model.patterns().complement(source, "run.variable_filter", pattern)
+    frozen = translate(source, "run.variable_filter", [pattern], names, complement=True)
     draft.bind("experiment.Training", {"frozen": frozen})
     if not has_checkpoint:
         comment = "what is trained may be new: the original takes what the checkpoint has"
@@ -161,24 +190,24 @@ def _write_filter(
 def names_run(path: pathlib.Path) -> bool:
     if is_directory(path):
         return is_regular(path / _OPERATIVE_CONFIG)
-    return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
+    return path.suffix == ".gin" or bool(CHECKPOINT.fullmatch(path.name))
 
 
-def find_run(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """Returns the gin file and a checkpoint, the newest unless the path names one."""
-    if _CHECKPOINT.fullmatch(path.name):
+def find_run(path: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Returns a file of settings, and the checkpoint beside a file of this name.
+
+    The checkpoint is the newest unless the path names one.
+    """
+    if CHECKPOINT.fullmatch(path.name) and not is_directory(path):
         prefix = path.with_name(path.name.removesuffix(".index"))
-        config = path.with_name(_OPERATIVE_CONFIG)
+        config = path.with_name(name)
         for needed in (config, prefix.with_name(f"{prefix.name}.index")):
             if not is_regular(needed):
                 raise ConversionError(f"--from={path}: there is no file {needed}")
         return config, prefix
-    config = path / _OPERATIVE_CONFIG if is_directory(path) else path
-    is_operative = config.name == _OPERATIVE_CONFIG
-    return config, newest_checkpoint(config.parent) if is_operative else None
-
-
-def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
-    matches = filter(None, map(_INDEX.fullmatch, list_names(directory)))
+    config = path / name if is_directory(path) else path
+    if config.name != name:
+        return config, None
+    matches = filter(None, map(_INDEX.fullmatch, list_names(config.parent)))
     newest = max(matches, key=lambda match: int(match[2]), default=None)
-    return None if newest is None else directory / newest[1]
+    return config, None if newest is None else config.with_name(newest[1])

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import Reference, value_text
 from mtfrun.experiment.conversion.importer import ConversionError
@@ -22,17 +21,13 @@ _METHODS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceMesh:
+class SourceMesh(NamedTuple):
     """The axes of devices by name, the layout by dimension, and the batches of a step."""
 
     axes: Mapping[str, int]
     layout: Mapping[str, str]
     batch_size: int
     microbatches: int
-
-    def num_splits(self, dimension: str) -> int:
-        return self.axes.get(self.layout.get(dimension, ""), 1)
 
 
 def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
@@ -43,19 +38,20 @@ def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
     layout: dict[str, str] = {}
     for dimension, axis in _pairs(source, "run.layout_rules", str, "a layout such as 'batch:data'"):
         layout.setdefault(dimension, axis)
-    mesh = SourceMesh(axes, layout, 1, 1)
-    outer = source.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
-    replicas = mesh.num_splits("batch") * mesh.num_splits("outer_batch")
-    batch_size = _batch_size(source, max(lengths.values()), replicas)
+    splits, outer_splits = (axes.get(layout.get(x, ""), 1) for x in ("batch", "outer_batch"))
+    batch_size = _batch_size(source, max(lengths.values()), splits * outer_splits)
     tokens = source.get_optional("serialize_num_microbatches.tokens_per_microbatch_per_replica", 0)
-    microbatches = 1
-    if tokens:
-        per_replica = batch_size // outer // mesh.num_splits("batch")
-        size = int(max(1, min(per_replica, tokens // max(lengths.values()))))
-        while per_replica % size:
-            size -= 1
-        microbatches = max(1, per_replica // size)
-    return dataclasses.replace(mesh, batch_size=batch_size, microbatches=microbatches)
+    if not tokens:
+        return SourceMesh(axes, layout, batch_size, microbatches=1)
+    per_replica = batch_size // _outer_batch(source) // splits
+    size = int(max(1, min(per_replica, tokens // max(lengths.values()))))
+    while per_replica % size:
+        size -= 1
+    return SourceMesh(axes, layout, batch_size, max(1, per_replica // size))
+
+
+def _outer_batch(source: SourceConfig) -> int:
+    return source.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
 
 
 def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
@@ -71,7 +67,7 @@ def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
     draft.macro("MESH_SHAPE", ",".join(f"{axis}:{size}" for axis, size in axes.items()))
     draft.macro("LAYOUT", ";".join(f"{dimension}:{axis}" for dimension, axis in rules.items()))
     draft.macro("BATCH_SIZE", mesh.batch_size)
-    draft.macro("OUTER_BATCH", source.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1)
+    draft.macro("OUTER_BATCH", _outer_batch(source))
     draft.macro("MICROBATCHES", mesh.microbatches)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
-from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
+from mtfrun.extras.mesh_tensorflow.importer.variable_patterns import VariableNames, translate
 
 _OPTIMIZER, _SCHEDULE = "run.optimizer", "run.learning_rate_schedule"
 # Our class and its parameters.
@@ -15,9 +15,14 @@ _Optimizer = tuple[str, dict[str, Any]]
 
 
 def write_optimizer(
-    source: SourceConfig, draft: Draft, rate: Reference | None, patterns: VariablePatterns
+    source: SourceConfig, draft: Draft, rate: Reference | None, names: VariableNames
 ) -> None:
-    """`rate` None stands for the optimizer's default."""
+    """Adds the optimizer.
+
+    Args:
+      rate: the schedule; None for the optimizer's default.
+      names: the original's names of the model's variables by our path.
+    """
     name = name_of(source.get(_OPTIMIZER, None))
     if name == "None":
         source.ignore(_OPTIMIZER, "the file is of a program that does not train: Adafactor would")
@@ -25,12 +30,12 @@ def write_optimizer(
     if name not in _OPTIMIZERS:
         source.refuse(_OPTIMIZER, f"{name} is not supported, only {', '.join(_OPTIMIZERS)}")
         name = "AdafactorOptimizer"
-    cls, parameters = _OPTIMIZERS[name](source, draft, patterns)
+    cls, parameters = _OPTIMIZERS[name](source, draft, names)
     draft.bind(cls, {"learning_rate": rate, **parameters})
     draft.bind("experiment.Training", {"optimizer": reference(f"@{cls}()")})
 
 
-def _adafactor(source: SourceConfig, draft: Draft, patterns: VariablePatterns) -> _Optimizer:
+def _adafactor(source: SourceConfig, draft: Draft, names: VariableNames) -> _Optimizer:
     get = source.getter("AdafactorOptimizer")
     minimum = get("min_dim_size_to_factor", 128)
     target = "AdafactorOptimizer.clipping_threshold"
@@ -49,7 +54,7 @@ def _adafactor(source: SourceConfig, draft: Draft, patterns: VariablePatterns) -
     target = "AdafactorOptimizer.exclude_from_parameter_scale"
     texts = source.get_optional(target, []) or []
     # The original searches for plain texts, not patterns.
-    exclude = patterns.translate(source, target, texts, is_text=True)
+    exclude = translate(source, target, texts, names, is_text=True)
     minimum = get("epsilon2", 1e-3)
     if not get("multiply_by_parameter_scale", default=True):
         parameters["parameter_scale"] = None
@@ -70,7 +75,7 @@ def _decay_rate(source: SourceConfig, draft: Draft) -> Reference | None:
     return reference("@decay_rate/optim.Shifted()")
 
 
-def _adam(source: SourceConfig, _: Draft, patterns: VariablePatterns) -> _Optimizer:
+def _adam(source: SourceConfig, _: Draft, names: VariableNames) -> _Optimizer:
     get = source.getter("AdamWeightDecayOptimizer")
     target = "AdamWeightDecayOptimizer.exclude_from_weight_decay"
     exclude = source.get_optional(target, []) or []
@@ -82,11 +87,11 @@ def _adam(source: SourceConfig, _: Draft, patterns: VariablePatterns) -> _Optimi
         "bias_correction": False,
     }
     if parameters["weight_decay"]:
-        parameters["exclude_from_weight_decay"] = patterns.translate(source, target, exclude)
+        parameters["exclude_from_weight_decay"] = translate(source, target, exclude, names)
     return "optim.Adam", parameters
 
 
-_OPTIMIZERS: Mapping[str, Callable[[SourceConfig, Draft, VariablePatterns], _Optimizer]] = {
+_OPTIMIZERS: Mapping[str, Callable[[SourceConfig, Draft, VariableNames], _Optimizer]] = {
     "AdafactorOptimizer": _adafactor,
     "AdamWeightDecayOptimizer": _adam,
     "MomentumOptimizer": lambda source, *_: (

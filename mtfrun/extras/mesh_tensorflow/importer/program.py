@@ -251,6 +251,16 @@ sentinel_id split_tokens_to_random_length concatenate_and_split_to_fixed_length
 filter_by_string_length
 """
 
+BASES: Mapping[str, str] = {
+    "EncDecAttention": "SelfAttention",
+    "ExpertsSelfAttention": "SelfAttention",
+    "TalkingHeadsEncDecAttention": "TalkingHeadsSelfAttention",
+    "LightweightConv1DLocalAttn": "Conv1DLocalAttn",
+    "DynamicConv1DLocalAttn": "Conv1DLocalAttn",
+    "ReversibleLayerStack": "LayerStack",
+}
+"""The classes from which others inherit unbound parameters."""
+
 ALWAYS_CALLED = frozenset(
     ("Bitransformer", "VocabEmbedding", "shift_targets", "unit_scaling_convention", _SAMPLING)
 )

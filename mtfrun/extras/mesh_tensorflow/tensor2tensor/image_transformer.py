@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 
 from mtfrun.checkpoints.names import Source
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import write_training_images
 from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.names import sources_of
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 POSITIONS = "positional_emb_rows"
@@ -22,33 +22,10 @@ _SIZES = {
     **{"NUM_LAYERS": "num_decoder_layers", "D_MODEL": "hidden_size", "D_FF": "d_ff"},
     **{"NUM_HEADS": "num_heads", "D_KV": "d_kv", "BATCH_SIZE": "batch_size"},
 }
-_BLOCK = re.compile(r"decoder_stack/blocks/(\d+)/(\w+)/(.+)")
-_NORM = re.compile(r"(?:decoder_stack/final_)?norm/(scale|bias)")
-_PROJECTION = re.compile(r"layer/parameters/w([qkvo])")
-_OTHERS = {
-    "embedding/table": "targets_embedding",
-    "position/rows/table": POSITIONS,
-    "position/cols/table": "positional_emb_cols",
-    "softmax/kernel": "logits/kernel",
-    "softmax/bias": "logits/bias",
-}
 
 
-def sources(_: Settings, path: str, _paths: Sequence[str]) -> list[Source]:
-    if path in _OTHERS:
-        return [Source(_OTHERS[path])]
-    scope, norm, rest = "", "final_layer_norm", path
-    block = _BLOCK.fullmatch(path)
-    if block is not None:
-        scope, rest = f"decoder_layer_{block[1]}/", block[3]
-        norm = f"layer_norm_{'ffn' if block[2] == 'feed_forward' else 'att'}"
-    norm_match, projection = _NORM.fullmatch(rest), _PROJECTION.fullmatch(rest)
-    if norm_match is not None:
-        return [Source(f"{scope}{norm}/layer_norm/layer_norm_{norm_match[1]}")]
-    if projection is not None:
-        entry = str("qkvo".index(projection[1]))
-        return [Source(f"{scope}self_att/qkvo", entry, "heads d_model d_kv")]
-    return [Source(f"{scope}dense_relu_dense/{rest.removeprefix('layer/')}")]
+def sources(_: Settings, path: str, paths: Collection[str]) -> Iterable[Source]:
+    return sources_of(path, paths)
 
 
 def notes(_: SourceRun) -> list[str]:
@@ -66,15 +43,15 @@ def write_model(run: SourceRun, file: GinFile) -> None:
     size, channels = hparams.integer("img_len"), hparams.integer("num_channels", 3)
     file.include("defaults.gin", "extras/vision/models/image_transformer.gin")
     file.gap()
-    for macro, value in (
-        *(("IMAGE_ROWS", size), ("IMAGE_COLS", size), ("IMAGE_CHANNELS", channels)),
-        ("SEQUENCE_LENGTH", size * size * channels),
-        *((macro, hparams.integer(name)) for macro, name in _SIZES.items()),
-        ("VOCABULARY_DIVISOR", hparams.integer("vocab_divisor", 1)),
-        ("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1)),
-        ("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32")),
-    ):
-        file.macro(macro, value)
+    file.macro("IMAGE_ROWS", size)
+    file.macro("IMAGE_COLS", size)
+    file.macro("IMAGE_CHANNELS", channels)
+    file.macro("SEQUENCE_LENGTH", size * size * channels)
+    for macro, name in _SIZES.items():
+        file.macro(macro, hparams.integer(name))
+    file.macro("VOCABULARY_DIVISOR", hparams.integer("vocab_divisor", 1))
+    file.macro("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1))
+    file.macro("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32"))
     file.gap()
     attention, block_parameter = _ATTENTIONS[hparams.text("attention_type", "local1d")]
     transforms = ["LayerNorm", "CallLayer", "SublayerDropout", "Residual"]

@@ -12,7 +12,6 @@ from mtfrun.experiment.conversion.importer import ConversionError, Imported
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
-from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
 from mtfrun.extras.mesh_tensorflow.importer.optimizers import write_optimizer, write_schedule
 from mtfrun.extras.mesh_tensorflow.tensor2tensor import (
     image_transformer,
@@ -97,28 +96,25 @@ def _write_optimizer(hparams: Settings, file: Draft) -> None:
         file.macro("TRAIN_STEPS", steps)
     source = SourceConfig([])
     is_adafactor = hparams.text("optimizer", "Adafactor") == "Adafactor"
-    optimizer = reference(f"@{_ADAFACTOR if is_adafactor else 'SgdOptimizer'}")
-    source.bind("run.optimizer", optimizer)
-    source.bind("run.learning_rate_schedule", _factors(hparams, source, steps))
     prefix = "optimizer_adafactor_"
-    for name, value in (
-        ("beta1", hparams.number(f"{prefix}beta1", 0.0)),
-        ("clipping_threshold", hparams.number(f"{prefix}clipping_threshold", 1.0)),
-        ("factored", hparams.flag(f"{prefix}factored", default=True)),
-        (
-            "multiply_by_parameter_scale",
-            hparams.flag(f"{prefix}multiply_by_parameter_scale", default=True),
-        ),
-    ):
-        source.bind(f"{_ADAFACTOR}.{name}", value)
-    exponent = hparams.number(f"{prefix}memory_exponent", 0.8)
-    source.bind("adafactor_decay_rate_pow.exponent", exponent)
+    scales = hparams.flag(f"{prefix}multiply_by_parameter_scale", default=True)
+    source.bind(
+        {
+            "run.optimizer": reference(f"@{_ADAFACTOR if is_adafactor else 'SgdOptimizer'}"),
+            "run.learning_rate_schedule": _factors(hparams, source, steps),
+            f"{_ADAFACTOR}.beta1": hparams.number(f"{prefix}beta1", 0.0),
+            f"{_ADAFACTOR}.clipping_threshold": hparams.number(f"{prefix}clipping_threshold", 1.0),
+            f"{_ADAFACTOR}.factored": hparams.flag(f"{prefix}factored", default=True),
+            f"{_ADAFACTOR}.multiply_by_parameter_scale": scales,
+            "adafactor_decay_rate_pow.exponent": hparams.number(f"{prefix}memory_exponent", 0.8),
+        }
+    )
     hparams.require(f"{prefix}decay_type", "pow", "adam")
     if is_adafactor and hparams.text(f"{prefix}decay_type", "pow") == "adam":
         file.bind("optim.AdamDecay", {"beta2": hparams.number(f"{prefix}beta2", 0.999)})
-        source.bind(f"{_ADAFACTOR}.decay_rate", reference("@optim.AdamDecay()"))
+        source.bind({f"{_ADAFACTOR}.decay_rate": reference("@optim.AdamDecay()")})
     rate = write_schedule(source, file, steps)
-    write_optimizer(source, file, rate, VariablePatterns([], []))
+    write_optimizer(source, file, rate, dict)
 
 
 def _factors(hparams: Settings, source: SourceConfig, steps: int) -> list[Reference | float]:
@@ -127,8 +123,10 @@ def _factors(hparams: Settings, source: SourceConfig, steps: int) -> list[Refere
     text = hparams.text(name, "linear_warmup*rsqrt_decay*linear_decay")
     warmup = hparams.non_negative("learning_rate_warmup_steps", 0) or 1
     # 1 would be all steps.
-    source.bind("linear_warmup.steps_or_fraction", warmup if warmup > 1 else 1.0 / (steps or 1))
-    source.bind("truncated_rsqrt.warmup_steps", warmup)
+    fraction = warmup if warmup > 1 else 1.0 / (steps or 1)
+    source.bind(
+        {"linear_warmup.steps_or_fraction": fraction, "truncated_rsqrt.warmup_steps": warmup}
+    )
     factors: list[Reference | float] = []
     for factor in filter(None, map(str.strip, text.split("*"))):
         if factor not in _FACTORS:
@@ -140,6 +138,6 @@ def _factors(hparams: Settings, source: SourceConfig, steps: int) -> list[Refere
             steps = hparams.integer("train_steps")
             decay_steps = hparams.integer("learning_rate_decay_steps", steps)
             factors.append(min(1.0, steps / decay_steps))  # it has begun to fall before step 0
-            source.bind("linear_decay.steps_or_fraction", min(1.0, decay_steps / steps))
+            source.bind({"linear_decay.steps_or_fraction": min(1.0, decay_steps / steps)})
         factors.append(reference(f"@{'truncated_rsqrt' if factor == 'rsqrt_decay' else factor}"))
     return factors

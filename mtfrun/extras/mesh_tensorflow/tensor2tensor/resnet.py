@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mtfrun.checkpoints.names import Source
 from mtfrun.configuration.gin_writer import GinFile
@@ -18,8 +18,8 @@ _ROWS, _COLS = 32, 96
 _STAGES = 3
 _PLACE = re.compile(r"blocks/(\d+)/(projection|first|second|third)(_norm)?/(\w+)")
 _NORM = {"scale": "batch_norm_scale", "bias": "batch_norm_bias"}
-_PARTS = ("first", "second", "third")
-_KERNELS = ("kernel1", "kernel2", "wide_kernel")
+_PARTS = ("projection", "first", "second", "third")
+_KERNELS = ("kernel", "kernel1", "kernel2", "wide_kernel")
 
 
 def source_name(path: str, layer_sizes: Sequence[int]) -> str:
@@ -30,18 +30,13 @@ def source_name(path: str, layer_sizes: Sequence[int]) -> str:
         scopes = {"first": FIRST_VARIABLE, "hidden": f"dense/{name}", "softmax": f"logits/{name}"}
         return scopes.get(layer) or f"batch_norm/{_NORM.get(name, name)}"
     number, part, norm, name = place.groups()
-    sizes = layer_sizes[:_STAGES]
-    repetition, rest = divmod(int(number), sum(sizes))
-    stage = 0
-    while rest >= sizes[stage]:
-        rest -= sizes[stage]
-        stage += 1
-    scope = f"block_layer_{repetition}/block_layer{stage + 1}/"
-    parts, kernels = [*_PARTS], [*_KERNELS]
-    if rest:
-        scope += f"bottleneck_{rest}/"
-    else:
-        parts, kernels = ["projection", *parts], ["kernel", *kernels]
+    blocks = [
+        (stage, i) for stage, size in enumerate(layer_sizes[:_STAGES], 1) for i in range(size)
+    ]
+    repetition, position = divmod(int(number), len(blocks))
+    stage, i = blocks[position]
+    scope = f"block_layer_{repetition}/block_layer{stage}/" + f"bottleneck_{i}/" * bool(i)
+    parts, kernels = (_PARTS[1:], _KERNELS[1:]) if i else (_PARTS, _KERNELS)
     place_in_block = parts.index(part)
     if norm is None:
         return scope + kernels[place_in_block]
@@ -49,7 +44,7 @@ def source_name(path: str, layer_sizes: Sequence[int]) -> str:
     return f"{scope}batch_norm{suffix}/{_NORM.get(name, name)}"
 
 
-def sources(hparams: Settings, path: str, _: Sequence[str]) -> list[Source]:
+def sources(hparams: Settings, path: str, _: Collection[str]) -> list[Source]:
     return [Source(re.escape(source_name(path, hparams.integers("layer_sizes"))))]
 
 

@@ -11,10 +11,9 @@ from mtfrun.errors.untrusted import is_directory, is_regular, read_regular_text
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.mesh_tensorflow.importer.checkpoint import SourceCheckpoint
-from mtfrun.extras.mesh_tensorflow.importer.importer import newest_checkpoint
+from mtfrun.extras.mesh_tensorflow.importer.importer import CHECKPOINT, find_run
 
 HPARAMS, _FLAGS = "hparams.json", "flags.txt"
-_CHECKPOINT = re.compile(r"(model\.ckpt-\d+)(\.index)?")
 _FLAG = re.compile(r"--(\w+)=(.*)")
 
 
@@ -30,17 +29,18 @@ class SourceRun:
 
 def names_run(path: pathlib.Path) -> bool:
     """Whether a path is a run's directory, hparams.json or checkpoint."""
-    return is_regular(_directory(path) / HPARAMS)
+    if is_directory(path):
+        return is_regular(path / HPARAMS)
+    names_file = path.name == HPARAMS or CHECKPOINT.fullmatch(path.name)
+    return bool(names_file) and is_regular(path.with_name(HPARAMS))
 
 
 def read_run(path: pathlib.Path) -> SourceRun:
     """Reads the newest checkpoint unless the path names one."""
-    directory = _directory(path)
-    match = _CHECKPOINT.fullmatch(path.name)
-    prefix = directory / match[1] if match else newest_checkpoint(directory)
-    if prefix is None or not is_regular(prefix.with_name(f"{prefix.name}.index")):
+    file, prefix = find_run(path, HPARAMS)
+    directory, flags = file.parent, ""
+    if prefix is None:
         raise ConversionError(f"--from={path}: {directory} has no checkpoint model.ckpt-*")
-    file, flags = directory / HPARAMS, ""
     if is_regular(directory / _FLAGS):
         flags = (directory / _FLAGS).read_text("utf-8", "replace")
     matches = (_FLAG.fullmatch(line.strip()) for line in flags.splitlines())
@@ -52,10 +52,4 @@ def read_run(path: pathlib.Path) -> SourceRun:
     if type(values) is not dict:
         raise ConversionError(f"{file} must be an object: hyperparameters by name")
     model, problem = (by_name.get(name, "") for name in ("model", "problem"))
-    return SourceRun(Settings(values, str(file)), model, problem, SourceCheckpoint(prefix, []))
-
-
-def _directory(path: pathlib.Path) -> pathlib.Path:
-    if path.name == HPARAMS or (_CHECKPOINT.fullmatch(path.name) and not is_directory(path)):
-        return path.parent
-    return path
+    return SourceRun(Settings(values, str(file)), model, problem, SourceCheckpoint(prefix))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from mtfrun.checkpoints.names import Source, sources_of
+from mtfrun.checkpoints.names import Source
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import write_training_texts
 from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.names import sources_of
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 EMBEDDINGS = ("transformer/targets_embedding", "transformer/inputs_embedding")
@@ -26,7 +27,7 @@ _SUBLAYERS = {
 }
 
 
-def sources(_: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
+def sources(_: Settings, path: str, paths: Collection[str]) -> Iterable[Source]:
     return sources_of(path, paths)
 
 
@@ -97,10 +98,14 @@ def _layers(hparams: Settings, stack: str, *, has_encoder: bool) -> list[str]:
         number = hparams.non_negative(f"num_{name}", 0) or default
         to_encoder = ["enc_att"] if has_encoder and stack == "decoder" else []
         return ["att", *to_encoder, "drd"] * number
-    layers = hparams.values[name]
-    if type(layers) is not list or not layers or not set(map(str, layers)) <= _SUBLAYERS.keys():
-        raise hparams.error(name, f"must be a list of {', '.join(_SUBLAYERS)}")
-    return list(layers) * hparams.integer(f"{stack}_replicate_factor", 1)
+    return read_layers(hparams, name, _SUBLAYERS) * hparams.integer(f"{stack}_replicate_factor", 1)
+
+
+def read_layers(hparams: Settings, name: str, names: Iterable[str]) -> list[str]:
+    layers = hparams.values.get(name)
+    if type(layers) is not list or not layers or not set(map(str, layers)) <= set(names):
+        raise hparams.error(name, f"must be a list of {', '.join(names)}")
+    return list(layers)
 
 
 def block_size(layers: Sequence[str]) -> int:

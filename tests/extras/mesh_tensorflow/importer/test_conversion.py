@@ -113,6 +113,13 @@ def _text(imported: Imported) -> str:
         ),
         ("run.variable_filter = 'DenseReluDense'\n", ["frozen = [", "embedding/table$"]),
         (
+            "run.variable_filter = 'block_000/layer_000'\n",
+            [
+                "'^encoder_stack/blocks/1/self_attention/norm/scale$'",
+                r"'^encoder_stack/blocks/\\d+/feed_forward/'",
+            ],
+        ),
+        (
             "Bitransformer.decode.beam_size = 4\nbeam_search.stop_early = False\n",
             ["decoding.Search:\n    beam_size = 4\n    stop_early = False"],
         ),
@@ -185,7 +192,7 @@ def _text(imported: Imported) -> str:
             [
                 "encoder_task_adapter/transformer.FeedForward:\n    d_ff = 8\n",
                 r"'^encoder_stack/blocks/\\d+/feed_forward_0/',",
-                r"'^decoder_stack/.*/feed_forward\\w*/layer/.*wo/kernel$',",
+                r"'^decoder_stack/blocks/\\d+/feed_forward/',",
                 "strict = False",
             ],
         ),
@@ -193,7 +200,7 @@ def _text(imported: Imported) -> str:
             "get_vocab_embedding_cls.cls = @FactorizedVocabEmbedding\n"
             "FactorizedVocabEmbedding.inner_dimension_size = 8\n"
             "AdafactorOptimizer.exclude_from_parameter_scale = ['shared/embedding']\n",
-            ["    cutoffs = []\n    d_embedding = [8]\n", r"'embedding/clusters/\\d+/table$'"],
+            ["    cutoffs = []\n    d_embedding = [8]\n", r"'^embedding/clusters/\\d+/table$'"],
         ),
         (
             f"{DENOISE}preprocessors.denoise.noise_density = 0.15\n"

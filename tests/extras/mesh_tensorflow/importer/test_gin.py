@@ -9,7 +9,7 @@ import pytest
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.statements import Binding
-from mtfrun.experiment.conversion import ConversionError
+from mtfrun.errors import ConfigError
 from mtfrun.extras.mesh_tensorflow.importer.gin import read_gin_file
 
 
@@ -57,7 +57,7 @@ def test_files_that_include_too_many_are_an_error(tmp_path: pathlib.Path) -> Non
         text = f"include 'file{number + 1}.gin'\n" * 2
         (tmp_path / f"file{number}.gin").write_text(text)
     (tmp_path / "file60.gin").write_text("")
-    with pytest.raises(ConversionError, match="is included after 500 files"):
+    with pytest.raises(ConfigError, match="is included after 500 files"):
         read_gin_file(tmp_path / "file0.gin")
 
 
@@ -71,6 +71,6 @@ def test_files_that_include_too_many_are_an_error(tmp_path: pathlib.Path) -> Non
     ],
 )
 def test_what_is_no_gin_is_an_error(text: str, message: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ConversionError, match=message) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         _read(text, tmp_path)
     assert "\n" not in str(error.value)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
 from mtfrun.configuration.gin_values import reference
-from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
-from mtfrun.extras.mesh_tensorflow.importer.model.attention import attention, encoder_attention
+from mtfrun.extras.mesh_tensorflow.importer.config import Layer, Parameters, SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.model.attention import encoder_attention, read_heads
 from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import read_activations
 
 _FILTERS = {
@@ -26,8 +24,7 @@ _DEPTHWISE, _HEADS = "zoo.DepthwiseConvolution", "transformer.AttentionHeads"
 _SCOPE, _OF_SELF, _OF_ENCODER = "both_attentions", "twice_as_many", "base_number"
 
 
-def convolution(kind: str, source: SourceConfig, _: object) -> tuple[str, dict[str, Parameters]]:
-    """Returns our class, and the parameters of classes by name."""
+def convolution(kind: str, source: SourceConfig) -> Layer:
     parameters: dict[str, Parameters] = {}
     if kind == "Conv1DLayer":
         _require_encoder(source)
@@ -37,7 +34,7 @@ def convolution(kind: str, source: SourceConfig, _: object) -> tuple[str, dict[s
     else:
         cls, parameters, window = _depthwise(source, kind)
         outermost = _DEPTHWISE
-    if _get_bound(source, kind, "output_size") != source.get("Unitransformer.d_model", 1024):
+    if source.get_bound(f"{kind}.output_size", 1) != source.get("Unitransformer.d_model", 1024):
         source.refuse(f"{kind}.output_size", "the output has the size of the input, d_model")
     if window["first"] > window["last"] or (not source.is_encoder and window["last"] > 0):
         why = "a decoder's position reads itself and earlier ones"
@@ -51,7 +48,7 @@ def convolution(kind: str, source: SourceConfig, _: object) -> tuple[str, dict[s
         **parameters.get(outermost, {}),
         "activation": activation,
     }
-    return cls, parameters
+    return Layer(cls, parameters)
 
 
 def _require_encoder(source: SourceConfig) -> None:
@@ -61,10 +58,10 @@ def _require_encoder(source: SourceConfig) -> None:
 
 
 def _depthwise(source: SourceConfig, kind: str) -> tuple[str, dict[str, Parameters], Parameters]:
-    get = source.getter(*_with_base(kind))
+    get = source.getter(kind)
     window: Parameters = {
-        "first": _get_bound(source, kind, "min_relative_pos"),
-        "last": _get_bound(source, kind, "max_relative_pos"),
+        "first": source.get_bound(f"{kind}.min_relative_pos", 1),
+        "last": source.get_bound(f"{kind}.max_relative_pos", 1),
         # As the original's training does.
         "masks_start": not source.is_encoder,
     }
@@ -74,7 +71,7 @@ def _depthwise(source: SourceConfig, kind: str) -> tuple[str, dict[str, Paramete
     cls = _FILTERS[inner]
     filters: Parameters = {"scale": get("depthwise_filter_initializer_scale", 1.0)}
     if inner != "SeparableConv1DLayer":
-        filters["repeats"] = source.getter(*_with_base(inner))("num_unique_depth_filters", 1)
+        filters["repeats"] = source.get(f"{inner}.num_unique_depth_filters", 1)
     parameters: dict[str, Parameters] = {
         _DEPTHWISE: {
             "filters": reference(f"@{cls}"),
@@ -89,23 +86,9 @@ def _depthwise(source: SourceConfig, kind: str) -> tuple[str, dict[str, Paramete
     return gated, parameters, window
 
 
-def _with_base(kind: str) -> list[str]:
-    """Returns the class, after its base class if it inherits unbound parameters."""
-    inherits = kind in ("LightweightConv1DLocalAttn", "DynamicConv1DLocalAttn")
-    return ["Conv1DLocalAttn", kind] if inherits else [kind]
-
-
-def _get_bound(source: SourceConfig, kind: str, name: str) -> Any:
-    kinds = _with_base(kind)
-    if not any(source.has(f"{each}.{name}") for each in kinds):
-        source.refuse(f"{kind}.{name}", "it has no value")
-    return source.getter(*kinds)(name, 1)
-
-
-def evolved_layer(kind: str, source: SourceConfig, _: object) -> tuple[str, dict[str, Parameters]]:
-    """Returns our class, and the parameters of classes by name."""
+def evolved_layer(kind: str, source: SourceConfig) -> Layer:
     if kind == "GatedLinearUnitLayer":
-        return "zoo.GatedLinearUnit", {"zoo.GatedLinearUnit": {}}
+        return Layer("zoo.GatedLinearUnit", {"zoo.GatedLinearUnit": {}})
     if kind == "DecoderAttentionLayer":
         return _decoder_attention(source)
     get = source.getter(kind)
@@ -118,30 +101,32 @@ def evolved_layer(kind: str, source: SourceConfig, _: object) -> tuple[str, dict
     }
     if kind == "EncoderConvolutionalLayer":
         _require_encoder(source)
-        return "zoo.EncoderConvolutions", {"zoo.EncoderConvolutions": parameters}
+        return Layer("zoo.EncoderConvolutions", {"zoo.EncoderConvolutions": parameters})
     # As the original's training does in decoders.
     parameters["masks_start"] = not source.is_encoder
-    return "zoo.DecoderConvolutions", {"zoo.DecoderConvolutions": parameters}
+    return Layer("zoo.DecoderConvolutions", {"zoo.DecoderConvolutions": parameters})
 
 
-def _decoder_attention(source: SourceConfig) -> tuple[str, dict[str, Parameters]]:
+def _decoder_attention(source: SourceConfig) -> Layer:
     number = source.get_bound("DecoderAttentionLayer.base_num_heads", 1)
     why = "logits by distance are not supported in this layer"
     source.require("SelfAttention.relative_attention_type", [None], why)
-    ours = "transformer.SelfAttention"
-    self_parameters = attention(source, "SelfAttention", ours)
-    theirs, encoder_parameters = encoder_attention(source)
-    heads = next(value for cls, value in encoder_parameters.items() if cls.endswith(_HEADS))
+    to_encoder = encoder_attention(source)
+    heads = next(value for cls, value in to_encoder.parameters.items() if cls.endswith(_HEADS))
+    rate = source.get("SelfAttention.dropout_rate", 0.0)
+    sides = (
+        ("transformer.SelfAttention", _OF_SELF, {"dropout_rate": rate}),
+        (to_encoder.cls, _OF_ENCODER, to_encoder.parameters[to_encoder.cls]),
+    )
     parameters: dict[str, Parameters] = {
-        f"{_OF_SELF}/{_HEADS}": {**self_parameters[_HEADS], "num_heads": 2 * number},
+        f"{_OF_SELF}/{_HEADS}": {**read_heads(source, "SelfAttention"), "num_heads": 2 * number},
         f"{_OF_ENCODER}/{_HEADS}": {**heads, "num_heads": number},
         "huggingface.Parallel": {
-            "layers": [reference(f"@{_SCOPE}/{cls}") for cls in (ours, theirs)],
+            "layers": [reference(f"@{_SCOPE}/{cls}") for cls, *_ in sides],
             "transforms": [reference("@transformer.CallLayer")],
         },
     }
-    sides = ((ours, _OF_SELF, self_parameters), (theirs, _OF_ENCODER, encoder_parameters))
-    for cls, side, read in sides:
+    for cls, side, attention in sides:
         heads_reference = reference(f"@{side}/{_HEADS}()")
-        parameters[f"{_SCOPE}/{cls}"] = {**read[cls], "heads": heads_reference}
-    return "huggingface.Parallel", parameters
+        parameters[f"{_SCOPE}/{cls}"] = {**attention, "heads": heads_reference}
+    return Layer("huggingface.Parallel", parameters)

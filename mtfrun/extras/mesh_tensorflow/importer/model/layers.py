@@ -4,22 +4,27 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.published import load_published
 from mtfrun.extras.mesh_tensorflow.importer.config import (
+    Layer,
     Parameters,
     SourceConfig,
     name_of,
     short_name,
 )
 from mtfrun.extras.mesh_tensorflow.importer.model.attention import (
-    attention,
+    add_bias,
     encoder_attention,
+    local_self_attention,
+    read_heads,
+    self_attention,
     synthesizer,
     talking_heads,
     talking_heads_to_encoder,
+    with_bias,
 )
 from mtfrun.extras.mesh_tensorflow.importer.model.convolutions import (
     CONVOLUTIONS,
@@ -37,11 +42,8 @@ from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import (
     mixture_of_two_levels,
     read_activations,
 )
+from mtfrun.extras.mesh_tensorflow.names import StackNames
 from mtfrun.models.transformer.residual_transforms import distinct_names
-
-# The name of our class, and the parameters of classes by name.
-_Layer = tuple[str, dict[str, Parameters]]
-_Reader = Callable[[SourceConfig, "SourceStack"], _Layer]
 
 _STACK_CLASSES = (
     *("zoo.TransparentEncoder", "zoo.TransparentDecoder"),
@@ -54,21 +56,25 @@ _STACK_CLASSES = (
 class SourceStack:
     """A stack in our terms.
 
-    `name` and `names`, the block's layers, are parts of the original's variable names, as is the
-    block if `block_scope`. Encoder-decoders (`has_encoder`) mask padding. `scope` is "encoder",
-    "decoder" or "". `parameters` are by our class, with a scope where a layer has arguments.
-    `relative_bias` has the parameters of a RelativePositionBias that all blocks share.
+    `name`, and `names` and `kinds` of the block's layers, are parts of the original's variable
+    names, as is the block if `block_scope`. Encoder-decoders (`has_encoder`) mask padding. `scope`
+    is "encoder", "decoder" or "". `parameters` are by our class, with a scope where a layer has
+    arguments. `relative_bias` has the parameters of a RelativePositionBias that all blocks share.
     """
 
     name: str
     scope: str
-    has_encoder: bool
     num_layers: int = 6
+    block_scope: bool = True
     layers: list[Reference] = dataclasses.field(default_factory=list)
     names: list[str] = dataclasses.field(default_factory=list)
-    block_scope: bool = True
+    kinds: list[str] = dataclasses.field(default_factory=list)
     parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
     relative_bias: Parameters | None = None
+
+    @property
+    def has_encoder(self) -> bool:
+        return bool(self.scope)
 
     @property
     def cls(self) -> str:
@@ -84,41 +90,46 @@ class SourceStack:
                     why = f"layers of a block differ in {cls}.{parameter}: not supported"
                     source.refuse("make_layer_stack.layers", why)
 
-    @property
-    def path(self) -> str:
-        return "encoder_stack" if self.scope == "encoder" else "decoder_stack"
+    def variable_names(self) -> StackNames:
+        sublayers = distinct_names([load_published()[layer.selector] for layer in self.layers])
+        return StackNames(re.escape(self.name), sublayers, self._place, self.kinds)
 
-    @property
-    def sublayers(self) -> list[str]:
-        """The names of a block's layers in our paths."""
-        return distinct_names([load_published()[layer.selector] for layer in self.layers])
-
-
-def sublayer_paths(stack: SourceStack) -> list[str]:
-    return [
-        f"{stack.path}/blocks/{block}/{name}/"
-        for block in range(stack.num_layers)
-        for name in stack.sublayers
-    ]
+    def _place(self, block: int, layer: int) -> str:
+        if "zoo.Funnel" in self.parameters:
+            part, sizes = 0, self.parameters["zoo.Funnel"]["num_layers"]
+            while block >= sizes[part]:
+                block -= sizes[part]
+                part += 1
+            return f"funnel_block_{part:03d}/param_idx_{block:03d}/submodule_{layer:03d}"
+        if not self.block_scope:
+            return f"layer_{block * len(self.names) + layer:03d}"
+        return f"block_{block:03d}/{re.escape(self.names[layer])}"
 
 
-class SourceLayer(NamedTuple):
-    """A layer of a block; `scope` is our gin scope for its parameters, or "".
+def read_layers(source: SourceConfig, stack: SourceStack) -> None:
+    layers: list[tuple[str, Layer]] = []
+    for i, entry in enumerate(source.get("make_layer_stack.layers", [])):
+        layer = _read_layer(source, stack, entry, f"layer_{i:03d}")
+        layers += [layer] if layer else []
+    biases = [layer.bias for _, layer in layers if layer.bias is not None]
+    if biases and all(bias == biases[0] for bias in biases):
+        stack.relative_bias = biases[0]
+    elif biases:
+        stack.parameters["parity.TiedBiasStack"] = {}
+    for scope, layer in layers:
+        if layer.bias is not None and stack.relative_bias is None:
+            add_bias(layer, layer.bias)
+        stack.layers.append(Reference((scope,) if scope else (), layer.cls, called=False))
+        stack.add(source, in_scope(layer.parameters, scope) if scope else layer.parameters)
 
-    `part` has the layer's additions to a stack, and the original's scope.
-    """
 
-    name: str
-    scope: str
-    part: SourceStack
-    cls: str
-    parameters: dict[str, Parameters]
-
-
-def read_layer(
+def _read_layer(
     source: SourceConfig, stack: SourceStack, entry: Any, name: str
-) -> SourceLayer | None:
-    """Reads a class, or a list of a name, arguments and a class, in any order."""
+) -> tuple[str, Layer] | None:
+    """Reads a class, or a list of a name, arguments and a class, in any order.
+
+    Returns our gin scope for the layer's parameters, or "", and the layer.
+    """
     parts = list(entry) if isinstance(entry, list | tuple) else [entry]
     references = [part for part in parts if isinstance(part, Reference)]
     names = [part for part in parts if isinstance(part, str)]
@@ -145,35 +156,18 @@ def read_layer(
         our_scope = re.sub(r"\W+", "_", "_".join([*[scope] * bool(scope), *own])).strip("_")
     if arguments:
         where = f"{where}/{our_scope}" if where else our_scope
-    part, inner = SourceStack(stack.name, where, stack.has_encoder), source.within(where)
-    for argument, value in arguments.items():
-        inner.bind(f"{kind}.{argument}", value)
-    cls, parameters = _LAYERS[kind](inner, part)
+    inner = source.within(where)
+    inner.bind({f"{kind}.{argument}": value for argument, value in arguments.items()})
+    layer = _LAYERS[kind](inner)
     for argument in arguments:
         if not inner.has_read(f"{kind}.{argument}"):
             source.refuse(target, f"{kind} has no argument {argument}")
-    return SourceLayer(names[0] if names else name, our_scope, part, cls, parameters)
+    stack.names.append(names[0] if names else name)
+    stack.kinds.append(kind)
+    return our_scope, layer
 
 
-def add_layers(source: SourceConfig, stack: SourceStack, layers: list[SourceLayer]) -> None:
-    biases = [layer.part.relative_bias for layer in layers if layer.part.relative_bias is not None]
-    if biases and all(bias == biases[0] for bias in biases):
-        stack.relative_bias = biases[0]
-    elif biases:
-        stack.parameters["parity.TiedBiasStack"] = {}
-    for layer in layers:
-        bias = layer.part.relative_bias
-        if bias is not None and stack.relative_bias is None:
-            _add_own_bias(layer.cls, layer.parameters, bias)
-        stack.names.append(layer.name)
-        scopes = (layer.scope,) if layer.scope else ()
-        stack.layers.append(Reference(scopes, layer.cls, called=False))
-        stack.add(source, layer.part.parameters)
-        parameters = layer.parameters
-        stack.add(source, in_scope(parameters, layer.scope) if layer.scope else parameters)
-
-
-def _feed_forward(source: SourceConfig, _: SourceStack) -> _Layer:
+def _feed_forward(source: SourceConfig) -> Layer:
     target, get = "DenseReluDense.activation", source.getter("DenseReluDense")
     parameters: Parameters = {
         "d_ff": get("hidden_size", 4096),
@@ -186,54 +180,12 @@ def _feed_forward(source: SourceConfig, _: SourceStack) -> _Layer:
     parameters["activation"] = activation
     if is_gated:
         source.require("DenseReluDense.use_bias", [False], "gated layers have none")
-        return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
+        return Layer("transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters})
     parameters["use_bias"] = get("use_bias", default=False)
-    return "transformer.FeedForward", {"transformer.FeedForward": parameters}
+    return Layer("transformer.FeedForward", {"transformer.FeedForward": parameters})
 
 
-def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
-    cls = "transformer.SelfAttention"
-    parameters = attention(source, "SelfAttention", cls)
-    num_heads = parameters["transformer.AttentionHeads"]["num_heads"]
-    return _with_relative_bias(source, stack, "SelfAttention", num_heads, (cls, parameters))
-
-
-def _with_relative_bias(
-    source: SourceConfig, stack: SourceStack, theirs: str, num_heads: int, layer: _Layer
-) -> _Layer:
-    """Adds the relative bias of a class `theirs` to the layer's or the stack's parameters."""
-    kinds, why = [None, "bias", "bias_shared"], "only logits by distance are supported: {} and {}"
-    target = f"{theirs}.relative_attention_type"
-    kind = source.require(target, kinds, why.format(*kinds[1:]))
-    buckets = source.get(f"{theirs}.relative_attention_num_buckets", 32)
-    bias = {"num_heads": num_heads, "num_buckets": buckets}
-    if kind == "bias_shared":
-        stack.relative_bias = bias
-    if kind == "bias":
-        _add_own_bias(*layer, bias)
-    return layer
-
-
-def _add_own_bias(cls: str, parameters: dict[str, Parameters], bias: Parameters) -> None:
-    parameters[cls]["relative_bias"] = reference("@transformer.RelativePositionBias")
-    parameters["transformer.RelativePositionBias"] = bias
-
-
-def _local_self_attention(source: SourceConfig, _: SourceStack) -> _Layer:
-    cls = "transformer.LocalSelfAttention"
-    if source.is_encoder:
-        why = "in an encoder it sees one position less before than after: not supported"
-        source.refuse("make_layer_stack.layers", why)
-    parameters = attention(source, "LocalSelfAttention", cls)
-    # Shipped files bind only SelfAttention.
-    parameters[cls]["heads"] = reference("@transformer.AttentionHeads()")
-    parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128)
-    why = "LocalSelfAttention has no logits by distance"
-    source.require("SelfAttention.relative_attention_type", [None], why)
-    return cls, parameters
-
-
-def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
+def _transparent(source: SourceConfig) -> Layer:
     """Supports only mixtures of whole blocks, one per block of the decoder."""
     kind = "TransparentEncDecAttention"
     get = source.getter(kind)
@@ -248,75 +200,67 @@ def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
             if get(name, 0) != size:
                 source.refuse(f"{kind}.{name}", why)
     rate = get("dropout_rate", 0.0)
-    stack.parameters["zoo.TransparentDecoder"] = {}
-    ours, parameters = encoder_attention(source)
-    parameters[ours]["dropout_rate"] = rate
+    layer = encoder_attention(source)
+    layer.parameters[layer.cls]["dropout_rate"] = rate
+    layer.parameters["zoo.TransparentDecoder"] = {}
     mixture_of_blocks = {"num_encoder_layers": sizes["encoder"], "dropout_rate": rate}
-    parameters["zoo.EncoderMixture"] = mixture_of_blocks
-    return ours, parameters
+    layer.parameters["zoo.EncoderMixture"] = mixture_of_blocks
+    return layer
 
 
-def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
+def _parallel(source: SourceConfig) -> Layer:
     target = "ParallelLayer.layer_classes"
     usual = [reference("@DenseReluDense"), reference("@SelfAttention")]
     source.get("ParallelLayer.use_scope", default=True)
     layers: list[Reference] = []
     parameters: dict[str, Parameters] = {}
+    bias: Parameters | None = None
     for entry in source.get(target, usual):
         kind = name_of(entry)
         if kind not in _LAYERS or kind == "ParallelLayer":
             source.refuse(target, f"{kind} is not supported")
             continue
-        ours, arguments = _LAYERS[kind](source, stack)
-        layers.append(reference(f"@{ours}"))
-        parameters |= arguments
+        layer = _LAYERS[kind](source)
+        layers.append(reference(f"@{layer.cls}"))
+        parameters |= layer.parameters
+        bias = layer.bias or bias
     transforms = [reference("@transformer.CallLayer"), reference("@transformer.ConstantFactor")]
     parameters["huggingface.Parallel"] = {"layers": layers, "transforms": transforms}
     parameters["transformer.ConstantFactor"] = {"factor": max(1, len(layers)) ** -0.5}
-    return "huggingface.Parallel", parameters
+    return Layer("huggingface.Parallel", parameters, bias)
 
 
-def _product_keys(source: SourceConfig, _: SourceStack) -> _Layer:
+def _product_keys(source: SourceConfig) -> Layer:
     names = {"num_keys": "n_keys", "num_heads": "n_heads", "key_size": "key_size"}
     parameters = {
         ours: source.get_bound(f"ProductKeyValueMemory.{theirs}", 2)
         for ours, theirs in {**names, "num_selected": "knn"}.items()
     }
-    return "zoo.ProductKeyMemory", {"zoo.ProductKeyMemory": parameters}
+    return Layer("zoo.ProductKeyMemory", {"zoo.ProductKeyMemory": parameters})
 
 
-def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
-    cls = "zoo.ExpertsSelfAttention"
-    heads = attention(source, IN_ATTENTION, cls)["transformer.AttentionHeads"]
-    layer = cls, experts_attention(source, heads)
-    has_own = source.has(f"{IN_ATTENTION}.relative_attention_type")
-    theirs = IN_ATTENTION if has_own else "SelfAttention"
-    return _with_relative_bias(source, stack, theirs, heads["num_heads"], layer)
+def _experts_attention(source: SourceConfig) -> Layer:
+    # ExpertProjections shares keys and values.
+    heads = {**read_heads(source, IN_ATTENTION), "shared_kv": False}
+    layer = Layer("zoo.ExpertsSelfAttention", experts_attention(source, heads))
+    return with_bias(source, IN_ATTENTION, heads["num_heads"], layer)
 
 
-def _with_heads(kind: str, read: Any, source: SourceConfig, stack: SourceStack) -> _Layer:
-    """Reads a class of zoo with the same name; `read` returns its parameters and heads."""
-    parameters, num_heads = read(source)
-    return _with_relative_bias(source, stack, kind, num_heads, (f"zoo.{kind}", parameters))
-
-
-_LAYERS: Mapping[str, _Reader] = {
-    "SelfAttention": _self_attention,
+_LAYERS: Mapping[str, Callable[[SourceConfig], Layer]] = {
+    "SelfAttention": self_attention,
     "TransparentEncDecAttention": _transparent,
     IN_ATTENTION: _experts_attention,
     "ParallelLayer": _parallel,
-    "TalkingHeadsSelfAttention": functools.partial(
-        _with_heads, "TalkingHeadsSelfAttention", talking_heads
-    ),
-    "Synthesizer": functools.partial(_with_heads, "Synthesizer", synthesizer),
-    "LocalSelfAttention": _local_self_attention,
-    "EncDecAttention": lambda source, _: encoder_attention(source),
+    "TalkingHeadsSelfAttention": talking_heads,
+    "Synthesizer": synthesizer,
+    "LocalSelfAttention": local_self_attention,
+    "EncDecAttention": encoder_attention,
     "DenseReluDense": _feed_forward,
-    "TalkingHeadsEncDecAttention": lambda source, _: talking_heads_to_encoder(source),
+    "TalkingHeadsEncDecAttention": talking_heads_to_encoder,
     "ProductKeyValueMemory": _product_keys,
-    "MoE1D": lambda source, _: ("moe.MoE1D", mixture(MixtureArguments(source))),
-    "MoE2D": lambda source, _: ("moe.MoE2D", mixture_of_two_levels(source)),
-    "HeterogeneousMoE1D": lambda source, _: ("moe.MoE1D", heterogeneous_mixture(source)),
+    "MoE1D": lambda source: Layer("moe.MoE1D", mixture(MixtureArguments(source))),
+    "MoE2D": lambda source: Layer("moe.MoE2D", mixture_of_two_levels(source)),
+    "HeterogeneousMoE1D": lambda source: Layer("moe.MoE1D", heterogeneous_mixture(source)),
     **{kind: functools.partial(convolution, kind) for kind in CONVOLUTIONS},
     **{kind: functools.partial(evolved_layer, kind) for kind in EVOLVED},
 }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
@@ -36,33 +36,27 @@ def read_activations(
     return functions
 
 
-@dataclasses.dataclass(frozen=True)
-class MixtureArguments:
-    """The arguments of a mixture in the original.
+class MixtureArguments(NamedTuple):
+    """The arguments that the original's class `kind` gives a mixture.
 
-    Attributes:
-      kind: the class that takes the arguments.
-      names: the arguments of `kind`; MoE1D takes all others. Empty if `kind` takes all.
-      defaults: the defaults of `kind` that differ from MoE1D's.
+    `others` are those of MoE1D instead, which `kind` does not have, and `defaults` those that
+    differ from MoE1D's.
     """
 
     source: SourceConfig
     kind: str = "MoE1D"
-    names: Collection[str] = ()
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    others: Collection[str] = ()
+    defaults: Mapping[str, Any] = {}
 
     def target(self, name: str) -> str:
-        has_it = not self.names or name in self.names
-        return f"{self.kind if has_it else 'MoE1D'}.{name}"
+        return f"{'MoE1D' if name in self.others else self.kind}.{name}"
 
     def get(self, name: str, default: Any = None) -> Any:
-        default = self.defaults.get(name, default)
-        return self.source.get(self.target(name), default)
+        return self.source.get(self.target(name), self.defaults.get(name, default))
 
     def require(self, name: str, allowed: Sequence[Any], why: str) -> Any:
         first = self.defaults.get(name, allowed[0])
-        allowed = sorted(allowed, key=lambda value: value != first)
-        return self.source.require(self.target(name), allowed, why)
+        return self.source.require(self.target(name), [first, *allowed], why)
 
 
 def mixture(arguments: MixtureArguments) -> dict[str, Parameters]:
@@ -158,12 +152,10 @@ def _second_policy(
 
 IN_ATTENTION = "ExpertsSelfAttention"
 _BY_EXPERTS = {"qkv": ["query", "key_value"], "q": ["query"], "kv": ["key_value"]}
-# Arguments that the class passes to MoE1D.
-_ARGUMENTS = (
-    *("moe_gating", "num_experts", "loss_coef", "group_size", "min_expert_capacity"),
-    *("capacity_factor_train", "capacity_factor_eval", "switch_policy_train"),
-    *("switch_policy_eval", "switch_dropout", "switch_temperature", "switch_jitter"),
-    *("ntlb_top_k", "hidden_size", "activation", "z_loss"),
+# Arguments that the class does not pass to MoE1D.
+_OTHERS = (
+    *("dropout_rate", "use_second_place_loss", "top_n_num_experts_per_token"),
+    *(f"second_{x}_{phase}" for x in ("policy", "threshold") for phase in ("train", "eval")),
 )
 _DEFAULTS = {"moe_gating": "switch", "switch_dropout": 0.0, "hidden_size": 3072}
 
@@ -175,13 +167,13 @@ def experts_attention(source: SourceConfig, heads: Parameters) -> dict[str, Para
         "its queries; here it attends to all that it sees, and --partial takes the layer so"
     )
     source.refuse("make_layer_stack.layers", why)
-    get = source.getter("SelfAttention", IN_ATTENTION)  # its base class
+    get = source.getter(IN_ATTENTION)
     if not get("shared_kv", default=False):
         why = "the original has it with equal keys and values only"
         source.refuse(f"{IN_ATTENTION}.shared_kv", why)
     target = f"{IN_ATTENTION}.expert_computation"
     projections = source.require(target, list(_BY_EXPERTS), "unknown projections")
-    arguments = MixtureArguments(source, IN_ATTENTION, _ARGUMENTS, _DEFAULTS)
+    arguments = MixtureArguments(source, IN_ATTENTION, _OTHERS, _DEFAULTS)
     classes = mixture(arguments)
     del classes["moe.MoE1D"]["experts"]  # the attention says which
     inner = f"{source.scope}_attention_experts".removeprefix("_")

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import reference
-from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.data import RowForm
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
 from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
 from mtfrun.extras.mesh_tensorflow.importer.model.stacks import read_stack
-from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
 from mtfrun.extras.mesh_tensorflow.importer.model.vocabulary import CLUSTERS, read_vocabulary
+from mtfrun.extras.mesh_tensorflow.names import StackNames
 
-LANGUAGE_MODELS = ("lm", "delimited_lm")
+_LANGUAGE_MODELS = ("lm", "delimited_lm")
 _STACK, _REVERSIBLE = "transformer.Stack", "zoo.ReversibleStack"
+_PARTS = {
+    "zoo.FunnelStack": {"funnel": reference("@zoo.Funnel()")},
+    "zoo.UniversalStack": {"recurrence": reference("@zoo.Recurrence()")},
+    "zoo.TransparentDecoder": {"mixture": reference("@zoo.EncoderMixture()")},
+}
 _WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
     ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
@@ -34,81 +38,19 @@ _MACROS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceModel:
-    """A model: its stacks, and the parameters of TokenEmbedding, TokenLoss and its class.
-
-    `softmax` has the parameters, by class, of a special embedding or softmax; `ensemble` is empty
-    for a single model.
-    """
-
-    model_type: str
-    stacks: Sequence[SourceStack]
-    embedding: Parameters
-    loss: Parameters
-    model_parameters: Parameters
-    softmax: Mapping[str, Parameters]
-    ensemble: Parameters
-
-    @property
-    def is_language_model(self) -> bool:
-        return self.model_type in LANGUAGE_MODELS
-
-    @property
-    def shares_layers(self) -> bool:
-        """Whether the decoder has the variables of the encoder."""
-        return len({stack.name for stack in self.stacks}) < len(self.stacks)
-
-    @property
-    def rows_of_clusters(self) -> int:
-        """The number of rows that stand for clusters instead of ids."""
-        clusters = self.softmax.get(CLUSTERS, {})
-        return len(clusters["cutoffs"]) if clusters.get("adaptive_softmax") else 0
-
-    @property
-    def row_form(self) -> RowForm:
-        if not self.is_language_model:
-            return RowForm.PAIRS
-        reads_pairs = self.model_type == "delimited_lm" or any(self.model_parameters.values())
-        return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
-
-    def patterns(self) -> VariablePatterns:
-        classes = []
-        if self.embedding["position"] == reference("@transformer.PositionalEmbedding"):
-            classes.append("transformer.PositionalEmbedding")
-        if not self.embedding["tied_softmax"]:
-            classes.append("transformer.TokenSoftmax")
-        classes.append(CLUSTERS if CLUSTERS in self.softmax else "transformer.TokenEmbedding")
-        return VariablePatterns(classes, self.stacks)
+def is_language_model(source: SourceConfig) -> bool:
+    return model_type(source) in _LANGUAGE_MODELS
 
 
-def read_model(source: SourceConfig) -> SourceModel:
-    model_type = source.require(
-        "run.model_type",
-        ["bitransformer", *LANGUAGE_MODELS],
-        "only bitransformer, lm and delimited_lm are supported",
-    )
-    model_parameters: Parameters = {}
-    if model_type in LANGUAGE_MODELS:
-        get, scope = source.getter("Unitransformer"), ""
-        stacks = [read_stack(source, get("name", "transformer"))]
-        model_parameters = {
-            "prefix": get("input_full_attention", default=False),
-            "loss_on_targets_only": get("loss_on_targets_only", default=False),
-        }
-    else:
-        stacks, scope = _two_stacks(source), "decoder"
-    embedding = _embedding(source.within(scope))
-    loss = _loss(source.within(scope))
-    softmax = read_vocabulary(source, embedding, loss, scope)
-    if softmax.get(CLUSTERS, {}).get("adaptive_softmax"):
-        # The original's loss ignores it.
-        model_parameters.pop("loss_on_targets_only", None)
-    ensemble = _ensemble(source, [stack.scope for stack in stacks], embedding)
-    return SourceModel(model_type, stacks, embedding, loss, model_parameters, softmax, ensemble)
+def model_type(source: SourceConfig) -> str:
+    types = ["bitransformer", *_LANGUAGE_MODELS]
+    why = "only bitransformer, lm and delimited_lm are supported"
+    return str(source.require("run.model_type", types, why))
 
 
-def _two_stacks(source: SourceConfig) -> list[SourceStack]:
+def read_stacks(source: SourceConfig) -> list[SourceStack]:
+    if is_language_model(source):
+        return [read_stack(source, source.get("Unitransformer.name", "transformer"))]
     encoder, decoder = source.within("encoder"), source.within("decoder")
     why = "only language models have inputs and targets in one row"
     for name in ("input_full_attention", "loss_on_targets_only"):
@@ -135,6 +77,11 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
     return stacks
 
 
+def variable_names(stacks: Sequence[SourceStack]) -> dict[str, StackNames]:
+    """Returns the original's names of the stacks, by side."""
+    return {stack.scope or "decoder": stack.variable_names() for stack in stacks}
+
+
 def _embedding(source: SourceConfig) -> Parameters:
     get = source.getter("Unitransformer")
     position, max_length = None, get("max_length", 512)
@@ -157,24 +104,20 @@ _AVERAGES = {
 }
 
 
-def _ensemble(source: SourceConfig, scopes: Sequence[str], embedding: Parameters) -> Parameters:
+def _ensemble(source: SourceConfig, stacks: Sequence[SourceStack], *, is_tied: bool) -> Parameters:
     """Returns the parameters of our ensemble, or {}."""
     target = "Unitransformer.ensemble"
-    sizes = [source.within(scope).get_optional(target, 2) for scope in scopes]
+    sides = [source.within(stack.scope) for stack in stacks]
+    sizes = [side.get_optional(target, 2) for side in sides]
     if any(size != sizes[0] for size in sizes):
-        source.within("encoder").refuse(target, "encoder and decoder differ: not supported")
+        sides[0].refuse(target, "encoder and decoder differ: not supported")
     if not sizes[0]:
         return {}
-    if not embedding["tied_softmax"]:
+    if not is_tied:
         why = "the members of the original's ensembles share this softmax: not supported"
-        target = "Unitransformer.shared_embedding_and_softmax_weights"
-        source.within(scopes[-1]).refuse(target, why)
-    target = "reduce_ensemble_logits.reduce_fn"
-    average = source.get(target, None)
-    name = "reduce_ensemble_logits_mean_prob" if average is None else name_of(average)
-    if name not in _AVERAGES:
-        source.refuse(target, f"only {' and '.join(_AVERAGES)} are supported")
-    return {"size": sizes[0], "average": _AVERAGES.get(name, "probabilities")}
+        sides[-1].refuse("Unitransformer.shared_embedding_and_softmax_weights", why)
+    average = source.choose("reduce_ensemble_logits.reduce_fn", _AVERAGES)
+    return {"size": sizes[0], "average": _AVERAGES[average]}
 
 
 def _loss(source: SourceConfig) -> Parameters:
@@ -190,54 +133,76 @@ def _loss(source: SourceConfig) -> Parameters:
     return loss
 
 
-def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
-    stacks = model.stacks
-    parts: Parameters = {
-        "embedding": reference("@transformer.TokenEmbedding()"),
-        "loss": reference("@transformer.TokenLoss()"),
-        "dtypes": reference("@mtf.DTypePolicy()"),
-    }
-    if model.is_language_model:
-        draft.include("models/transformer.gin")
-        cls = "transformer.DecoderOnly"
-        if model.model_parameters["prefix"]:
-            cls = "parity.PaddedPrefixDecoderOnly"
-        parts["stack"] = reference(f"@{stacks[0].cls}")
-        _write_class(draft, cls, parts, model.model_parameters)
-    elif any(stack.relative_bias is None for stack in stacks):
-        draft.include("models/encoder_decoder.gin")
-    else:
-        is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
-        draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
-    sides = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
-    if not model.is_language_model and any(stack.cls != _STACK for stack in stacks):
-        draft.bind("transformer.EncoderDecoder", sides)
-    if model.shares_layers:
-        _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **sides}, {})
-    if model.ensemble:
-        cls = "transformer.DecoderOnly" if model.is_language_model else "transformer.EncoderDecoder"
-        draft.bind("experiment.Experiment", {"model": reference("@zoo.make_ensemble")})
-        draft.bind("zoo.make_ensemble", {"model": reference(f"@{cls}"), **model.ensemble})
-    _write_stacks(model, draft)
-    embedding = dict(model.embedding)
+def write_model(
+    source: SourceConfig, draft: Draft, stacks: Sequence[SourceStack], microbatches: int = 1
+) -> tuple[RowForm, int]:
+    """Returns the form of the model's rows, and the rows of its table that stand for clusters."""
+    scope = stacks[-1].scope
+    embedding, loss = _embedding(source.within(scope)), _loss(source.within(scope))
+    softmax = read_vocabulary(source, embedding, loss, scope)
+    clusters = softmax.get(CLUSTERS, {})
+    is_adaptive = clusters.get("adaptive_softmax", False)
+    settings = {}
+    rows = RowForm.PAIRS
+    if not scope:
+        get = source.getter("Unitransformer")
+        names = {"prefix": "input_full_attention", "loss_on_targets_only": "loss_on_targets_only"}
+        settings = {ours: get(theirs, default=False) for ours, theirs in names.items()}
+        if is_adaptive:  # the original's loss ignores it
+            del settings["loss_on_targets_only"]
+        reads_pairs = model_type(source) == "delimited_lm" or any(settings.values())
+        rows = RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
+    ensemble = _ensemble(source, stacks, is_tied=embedding["tied_softmax"])
+    _write_classes(draft, stacks, settings, ensemble)
+    _write_stacks(stacks, draft)
     draft.macro("D_MODEL", embedding.pop("d_model"))
     draft.macro("VOCABULARY_DIVISOR", embedding.pop("vocabulary_divisor"))
     draft.bind("transformer.TokenEmbedding", embedding)
     comment = "the original's softmax is over all rows of the table"
     draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment=comment)
-    for cls, parameters in model.softmax.items():
+    for cls, parameters in softmax.items():
         draft.bind(cls, parameters)
-    _write_loss(model, draft, microbatches)
+    _write_loss(loss, draft, microbatches)
+    return rows, len(clusters["cutoffs"]) if is_adaptive else 0
 
 
-def _write_class(draft: Draft, cls: str, parts: Parameters, settings: Parameters) -> None:
-    """Shipped files configure only their own classes."""
-    draft.bind("experiment.Experiment", {"model": reference(f"@{cls}")})
-    draft.bind(cls, {**parts, **{name: value for name, value in settings.items() if value}})
+def _write_classes(
+    draft: Draft, stacks: Sequence[SourceStack], settings: Parameters, ensemble: Parameters
+) -> None:
+    """Adds the model's class; shipped files configure only their own classes."""
+    sides = {
+        stack.scope or "stack": reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks
+    }
+    cls, written = "transformer.EncoderDecoder", ""
+    if "stack" in sides:
+        draft.include("models/transformer.gin")
+        cls = "transformer.DecoderOnly"
+        written = "parity.PaddedPrefixDecoderOnly" if settings["prefix"] else cls
+    elif any(stack.relative_bias is None for stack in stacks):
+        draft.include("models/encoder_decoder.gin")
+    else:
+        is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
+        draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
+    if "stack" not in sides and any(stack.cls != _STACK for stack in stacks):
+        draft.bind(cls, sides)
+    if len({stack.name for stack in stacks}) < len(stacks):
+        # The decoder has the variables of the encoder.
+        written = "parity.SharedLayersEncoderDecoder"
+    if written:
+        parts: Parameters = {
+            "embedding": reference("@transformer.TokenEmbedding()"),
+            "loss": reference("@transformer.TokenLoss()"),
+            "dtypes": reference("@mtf.DTypePolicy()"),
+            **sides,
+        }
+        draft.bind("experiment.Experiment", {"model": reference(f"@{written}")})
+        draft.bind(written, parts | {name: value for name, value in settings.items() if value})
+    if ensemble:
+        draft.bind("experiment.Experiment", {"model": reference("@zoo.make_ensemble")})
+        draft.bind("zoo.make_ensemble", {"model": reference(f"@{cls}"), **ensemble})
 
 
-def _write_loss(model: SourceModel, draft: Draft, microbatches: int) -> None:
-    loss = dict(model.loss)
+def _write_loss(loss: Parameters, draft: Draft, microbatches: int) -> None:
     mean_over_padding = loss.pop("mean_over_padding")
     draft.bind("transformer.TokenLoss", loss)
     if mean_over_padding:
@@ -252,19 +217,20 @@ def _write_loss(model: SourceModel, draft: Draft, microbatches: int) -> None:
     draft.bind("transformer.TokenLoss", {"denominator": denominator}, comment=comment)
 
 
-def _write_stacks(model: SourceModel, draft: Draft) -> None:
+def _write_stacks(stacks: Sequence[SourceStack], draft: Draft) -> None:
     """Adds the parameters of layers, with a scope where stacks differ."""
-    stacks = model.stacks
     macros: dict[str, Any] = {}
     if not any(cls in stack.parameters for stack in stacks for cls in _WITH_D_FF):
         sizes = (stack.parameters.get("moe.Experts") for stack in stacks)
         macros["D_FF"] = next((size["hidden_size"] for size in sizes if size), 0)
-    numbers = [stack.num_layers for stack in stacks]
-    draft.macro("NUM_LAYERS", numbers[0])
+    num_layers = stacks[0].num_layers
+    draft.macro("NUM_LAYERS", num_layers)
+    bias = {"relative_bias": reference("@transformer.RelativePositionBias")}
+    all_have_bias = all(stack.relative_bias is not None for stack in stacks)
     for stack in stacks:
         target = _in_scope(stack.cls, stack)
         parameters: Parameters = {"layers": stack.layers}
-        if stack.num_layers != numbers[0]:
+        if stack.num_layers != num_layers:
             parameters["num_layers"] = stack.num_layers
         if stack.cls != _STACK:
             # Shipped files configure only Stack.
@@ -277,13 +243,10 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
             parameters["rematerialise"] = reference("%REMATERIALISE")
         if stack.cls == "zoo.FunnelStack":
             del parameters["num_layers"]
-            parameters["funnel"] = reference("@zoo.Funnel()")
-        if stack.cls == "zoo.UniversalStack":
-            parameters["recurrence"] = reference("@zoo.Recurrence()")
-        if stack.cls == "zoo.TransparentDecoder":
-            parameters["mixture"] = reference("@zoo.EncoderMixture()")
-        draft.bind(target, parameters)
-    _write_relative_bias(model, draft)
+        has_own = stack.relative_bias is not None and not (all_have_bias and stack.cls == _STACK)
+        draft.bind(target, parameters | _PARTS.get(stack.cls, {}) | (bias if has_own else {}))
+    if all_have_bias:
+        draft.bind(_STACK, bias)
     classes = dict.fromkeys(cls for stack in stacks for cls in stack.parameters)
     for cls in classes:
         having = [stack for stack in stacks if cls in stack.parameters]
@@ -310,23 +273,6 @@ def _write_parameter(
         if macro is not None and macros.setdefault(macro, value) == value:
             value = reference(f"%{macro}")
         draft.bind(target, {name: value})
-
-
-def _write_relative_bias(model: SourceModel, draft: Draft) -> None:
-    stacks = model.stacks
-    biases = [stack.relative_bias for stack in stacks]
-    if all(bias is None for bias in biases):
-        return
-    cls = reference("@transformer.RelativePositionBias")
-    if None not in biases:
-        draft.bind(_STACK, {"relative_bias": cls})
-    for stack in stacks:
-        if stack.relative_bias is None:
-            continue
-        if None in biases or stack.cls != _STACK:
-            draft.bind(_in_scope(stack.cls, stack), {"relative_bias": cls})
-        known = stack.parameters.setdefault("transformer.RelativePositionBias", {})
-        known.update(stack.relative_bias)
 
 
 def _in_scope(cls: str, stack: SourceStack) -> str:

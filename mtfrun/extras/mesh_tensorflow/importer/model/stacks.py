@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
-from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack, add_layers, read_layer
+from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack, read_layers
 
 _TRANSFORMS = {
     "sublayer_rms_norm": ("RMSNorm",),
@@ -28,19 +28,14 @@ _LISTS = {
 
 
 def read_stack(source: SourceConfig, name: str) -> SourceStack:
-    stack = SourceStack(name, source.scope, has_encoder=bool(source.scope))
-    stack.num_layers = source.get("make_layer_stack.num_layers", 6)
-    stack.block_scope = source.get("make_layer_stack.block_scope", default=True)
-    entries = source.get("make_layer_stack.layers", [])
-    layers = [read_layer(source, stack, x, f"layer_{i:03d}") for i, x in enumerate(entries)]
-    add_layers(source, stack, [layer for layer in layers if layer is not None])
-    target = "make_layer_stack.layer_stack_cls"
-    reference_to = source.get(target, None)
-    kind = "LayerStack" if reference_to is None else name_of(reference_to)
-    if kind not in _KINDS:
-        source.refuse(target, f"only {', '.join(_KINDS)} are supported")
-        kind = "LayerStack"
-    _KINDS[kind](source, stack)
+    num_layers = source.get("make_layer_stack.num_layers", 6)
+    block_scope = source.get("make_layer_stack.block_scope", default=True)
+    stack = SourceStack(name, source.scope, num_layers, block_scope)
+    read_layers(source, stack)
+    _KINDS[source.choose("make_layer_stack.layer_stack_cls", _KINDS)](source, stack)
+    if stack.relative_bias is not None:
+        bias = stack.parameters.setdefault("transformer.RelativePositionBias", {})
+        bias.update(stack.relative_bias)
     return stack
 
 
@@ -56,7 +51,7 @@ def _reversible(source: SourceConfig, stack: SourceStack) -> None:
     transforms = stack.parameters["transformer.StackTransforms"]["layer"]
     if reference("@transformer.Residual") in transforms:
         why = "with a residual every sublayer adds both streams: not supported"
-        source.refuse(_target(source, kind, "sublayers_per_layer"), why)
+        source.refuse(f"{kind}.sublayers_per_layer", why)
     _name_class(source, stack, "zoo.ReversibleStack")
 
 
@@ -139,24 +134,15 @@ _KINDS: dict[str, Callable[[SourceConfig, SourceStack], None]] = {
 }
 
 
-def _target(source: SourceConfig, kind: str, name: str) -> str:
-    """Returns the binding of a parameter that `kind` may inherit from LayerStack."""
-    target, inherited = f"{kind}.{name}", f"LayerStack.{name}"
-    if kind == _FUNNEL:
-        return target
-    return target if kind != "LayerStack" and source.has(target) else inherited
-
-
 def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None:
-    """`kind`: LayerStack, or a class that inherits its parameters."""
-    rate = source.get(_target(source, kind, "dropout_rate"), None)
+    rate = source.get(f"{kind}.dropout_rate", None)
     is_legacy = rate is not None
     lists: dict[str, list[str]] = {}
     for name, (ours, legacy) in _LISTS.items():
         if is_legacy:
             lists[ours] = list(legacy)
             continue
-        target = _target(source, kind, f"sublayers_{name}")
+        target = f"{kind}.sublayers_{name}"
         entries = source.get_optional(target, []) or []
         names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
         unknown = [n for n in names if n not in _TRANSFORMS]

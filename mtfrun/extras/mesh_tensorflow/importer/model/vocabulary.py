@@ -22,11 +22,7 @@ def read_vocabulary(
 
     loss: the parameters of TokenLoss; scope: the scope of the stack with the softmax.
     """
-    cls = source.get(_TARGET, None)
-    name = "VocabEmbedding" if cls is None else name_of(cls)
-    if name not in _KINDS:
-        source.refuse(_TARGET, f"only {', '.join(_KINDS)} are supported")
-        name = "VocabEmbedding"
+    name = source.choose(_TARGET, _KINDS)
     _read_loss_function(source.within(scope), name, loss)
     if not embedding["tied_softmax"] and name not in _WITHOUT_SOFTMAX:
         source.refuse(_TARGET, f"without shared_embedding_and_softmax_weights {name} has no use")
