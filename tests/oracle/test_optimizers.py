@@ -130,12 +130,8 @@ def _sgd(name: str) -> optim.Sgd:
         function = "product_learning_rate"
         factors = arguments.pop("factors")
         schedule = [reference(f"@{x}") if isinstance(x, str) else x for x in factors]
-    for target, value in (
-        ("run.learning_rate_schedule", schedule),
-        ("run.total_run_steps", total),
-        *((f"{function}.{parameter}", value) for parameter, value in arguments.items()),
-    ):
-        source.bind(target, value)
+    source.bind({"run.learning_rate_schedule": schedule, "run.total_run_steps": total})
+    source.bind({f"{function}.{parameter}": value for parameter, value in arguments.items()})
     draft = Draft([])
     # Values are compared after the last step as well.
     draft.bind("optim.Sgd", {"learning_rate": write_schedule(source, draft, 1000 * total)})

@@ -46,7 +46,7 @@ _SUBLAYERS = {
 
 def sources(_: Settings, path: str, paths: Collection[str]) -> Iterable[Source]:
     """Layers have no names: "transformer//SelfAttention/q" is of all layers of this class."""
-    stacks = {}
+    stacks: dict[str, StackNames] = {}
     for side in ("encoder", "decoder"):
         matches = (re.match(rf"{side}_stack/blocks/\d+/(\w+)", path) for path in paths)
         names = list(dict.fromkeys(match[1] for match in matches if match))

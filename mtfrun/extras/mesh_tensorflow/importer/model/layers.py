@@ -109,8 +109,8 @@ class SourceStack:
 def read_layers(source: SourceConfig, stack: SourceStack) -> None:
     layers: list[tuple[str, Layer]] = []
     for i, entry in enumerate(source.get("make_layer_stack.layers", [])):
-        layer = _read_layer(source, stack, entry, f"layer_{i:03d}")
-        layers += [layer] if layer else []
+        scoped_layer = _read_layer(source, stack, entry, f"layer_{i:03d}")
+        layers += [scoped_layer] if scoped_layer else []
     biases = [layer.bias for _, layer in layers if layer.bias is not None]
     if biases and all(bias == biases[0] for bias in biases):
         stack.relative_bias = biases[0]
