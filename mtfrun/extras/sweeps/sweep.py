@@ -94,8 +94,9 @@ class Sweep(SweepTitle):
         """Raises one of several errors for a record that this program has not written."""
         fields = parse_json(content)
         rows = fields.pop("rows")
-        for record, values in [(cls, fields), *((SweepRow, row) for row in rows.values())]:
-            check_fields(record, values, place)
+        check_fields(cls, fields, place)
+        for row in rows.values():
+            check_fields(SweepRow, row, place)
         rows = {name: SweepRow(**row) for name, row in rows.items()}
         sweep = cls(**fields, rows=rows)
         sweep.check()

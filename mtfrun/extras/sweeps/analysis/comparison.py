@@ -74,11 +74,9 @@ def compare(
         sweep = dataclasses.replace(sweep, baseline=baseline)
     evaluated = [result.metrics for result in results]
     place = "--metric=" if metrics else "Sweep.metric = "
-    chosen = (
-        metric_of(evaluated, name, place, is_evaluated=bool(metrics))
-        for name in metrics or [sweep.metric]
-    )
-    names = list(dict.fromkeys(chosen))
+    chosen: Sequence[str | None] = metrics or [sweep.metric]
+    named = (metric_of(evaluated, x, place, is_evaluated=bool(metrics)) for x in chosen)
+    names = list(dict.fromkeys(named))
     by_row: dict[str, list[RunResult]] = {}
     for result in results:
         by_row.setdefault(result.row, []).append(result)
