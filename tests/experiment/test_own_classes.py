@@ -125,7 +125,7 @@ def test_the_model_decodes_greedily(run: pathlib.Path) -> None:
 def test_the_source_of_texts_is_shown(folder: pathlib.Path) -> None:
     shown = mtfrun_here("data", "show", f"--gin_file={folder / 'sums.gin'}")
     assert shown.returncode == 0, shown.stderr.decode()
-    assert b"Sums: " in shown.stdout and b" + " in shown.stdout
+    assert b"LanguageModelData, split train" in shown.stdout and b" + " in shown.stdout
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ _IN_A_PROCESS = """
 import numpy as np
 import tensorflow as tf
 from mtfrun import mtf
-from mtfrun.mtf import engine
+from mtfrun.mtf.placement import engine
 
 engine.start_accelerators("GPU", "data:2")
 tf.constant(1.0)  # TensorFlow starts
