@@ -90,14 +90,21 @@ def value_of(bits: int) -> float:
 def newest_recorded_step(directory: str | os.PathLike[str]) -> int:
     """Returns the last step of a ledger that may be written at present; 0 for none."""
     with contextlib.suppress(OSError), open_regular(pathlib.Path(directory, LEDGER)) as file:
-        return max((record.step for record, _ in _entries(file.read())), default=0)
+        content = file.read()
+        number = _number_of_entries(content)
+        return max((x.step for x, _ in _entries(content, max(0, number - 1), number)), default=0)
     return 0
 
 
-def _entries(content: bytes) -> Iterator[tuple[LedgerRecord, bytes]]:
-    """Yields the records of a file with their hashes; one that is being written is left out."""
-    records = memoryview(content)[len(_HEADER) :]
-    for *fields, digest in _ENTRY.iter_unpack(records[: len(records) // _ENTRY.size * _ENTRY.size]):
+def _number_of_entries(content: bytes) -> int:
+    """Returns the number of records of a file, without one that is being written."""
+    return (len(content) - len(_HEADER)) // _ENTRY.size
+
+
+def _entries(content: bytes, begin: int, end: int) -> Iterator[tuple[LedgerRecord, bytes]]:
+    """Yields the records begin, ..., end - 1 of a file with their hashes."""
+    first, last = (len(_HEADER) + number * _ENTRY.size for number in (begin, end))
+    for *fields, digest in _ENTRY.iter_unpack(memoryview(content)[first:last]):
         yield LedgerRecord(*fields), digest
 
 
@@ -126,13 +133,13 @@ class LedgerWriter:
                 file.truncate(0)
                 file.seek(0)
                 file.write(content)
-            end = len(_HEADER)
-            for record, digest in _entries(content):
-                if record.step > step:
-                    break
+            # From the end: few records follow a checkpoint, and millions may precede it.
+            number = _number_of_entries(content)
+            while any(x.step > step for x, _ in _entries(content, max(0, number - 1), number)):
+                number -= 1
+            for record, digest in _entries(content, max(0, number - 2), number):
                 self._last, self._former_hash, self._hash = record, self._hash, digest
-                end += _ENTRY.size
-            file.truncate(end)
+            file.truncate(len(_HEADER) + number * _ENTRY.size)
         with self._warning(), open_to_write(self._variables, "rb+") as file:
             end = 0
             for line in file.read().splitlines(keepends=True):
@@ -210,7 +217,7 @@ def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
     if not content.startswith(_HEADER):
         raise RunDirError(f"{path} is not a ledger of this version of mtfrun")
     former, step = bytes(_HASH_BYTES), -1
-    for record, digest in _entries(content):
+    for record, digest in _entries(content, 0, _number_of_entries(content)):
         former = _chain(former, _FIELDS.pack(*record))
         if digest != former or record.step <= step:
             rule = f"the record behind step {step:,} does not continue it"
