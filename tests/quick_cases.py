@@ -61,14 +61,10 @@ QUICK_CASES = {
     "tests/decoding/test_beam_search.py::test_a_beam_of_all_sequences_finds_the_best_ones": ["0.6"],
     "tests/decoding/test_beam_search.py::"
     "test_a_prompt_begins_all_hypotheses_and_does_not_change_scores": ["0.6"],
-    "tests/decoding/test_beam_search.py::test_a_rows_hypotheses_do_not_depend_on_the_other_rows": [
-        "True"
-    ],
     "tests/decoding/test_beam_search.py::test_every_mesh_has_the_same_result": ["data:2,model:2"],
     "tests/decoding/test_search.py::"
     "test_an_end_in_a_prompt_ends_its_row_unless_it_is_that_of_inputs": [
-        "True-expected0-2-data:1,model:1",
-        "False-expected1-1-data:2,model:2",
+        "False-expected1-1-data:2,model:2"
     ],
     "tests/decoding/test_search.py::test_tokens_are_the_same_on_every_mesh": ["data:2,model:2"],
     "tests/decoding/test_search.py::test_steps_begin_at_the_end_of_the_shortest_prompt": [
@@ -88,18 +84,12 @@ QUICK_CASES = {
     "tests/layers/test_layers_under_layouts.py::"
     "test_a_layout_changes_neither_output_nor_gradients": [
         "local_self_attention-data:2,model:2",
-        "encoder_decoder_attention-data:2,model:2",
         "relative_position_bias-data:2,model:2",
         "softmax-data:2,model:2",
-        "sinusoid_positions-data:2,model:2",
-        "activation_scale-data:2,model:2",
         "batch_norm-data:2,model:2",
-        "conv_2d-data:2,model:2",
         "conv_2d_transpose-data:2,model:2",
-        "separable_conv_1d-data:2,model:2",
         "dense_product-data:2,model:2",
         "layer_norm_over_a_split_dimension-data:2,model:2",
-        "first_positions-data:2,model:2",
     ],
     "tests/models/moe/test_dropless.py::test_a_layout_changes_nothing": [
         "switch-one-data:2,model:2-batch:data;experts:data;expert_hidden:model"
@@ -125,8 +115,6 @@ QUICK_CASES = {
     "tests/extras/mesh_tensorflow/importer/test_imported_runs.py::"
     "test_a_run_goes_on_from_any_step": ["lm-one device"],
     "tests/extras/mesh_tensorflow/test_parity.py::"
-    "test_microbatches_sum_to_the_batch_and_concatenate_outputs": ["2"],
-    "tests/extras/mesh_tensorflow/test_parity.py::"
     "test_a_position_attends_to_its_block_and_the_neighbouring_ones": [
         "False-data:1,model:1-",
         "False-data:2,model:2-h_blocks:data;w_blocks:model",
@@ -146,10 +134,7 @@ QUICK_CASES = {
         "rematerialised-False"
     ],
     "tests/models/test_decoder_only.py::"
-    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
-        "data:1,model:1-8388608-False-True",
-        "data:2,model:2-0-False-True",
-    ],
+    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": ["data:2,model:2-0-False-True"],
     "tests/models/test_decoder_only.py::test_loss_and_gradients_are_the_same_everywhere": [
         "packed, tied-data:2,model:2-True"
     ],
@@ -164,27 +149,16 @@ QUICK_CASES = {
     ],
     "tests/models/test_given_first_id.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": ["data:1,model:1"],
-    "tests/models/test_kinds_of_attention.py::test_bfloat16_activations_stay_near_float32": [
-        "gated, layer norm after"
-    ],
     "tests/models/test_kinds_of_attention.py::"
-    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
-        "sinusoid-data:1,model:1",
-        "multi-query-data:1,model:1",
-        "masked local-data:1,model:1",
-    ],
+    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": ["multi-query-data:1,model:1"],
     "tests/models/test_prefix_language_model.py::"
     "test_inputs_have_no_loss_with_loss_on_targets_only": ["True"],
     "tests/models/test_prefix_language_model.py::"
     "test_packed_pairs_have_the_logits_that_they_have_alone": ["data:1,model:1"],
     "tests/models/test_prefix_language_model.py::"
     "test_steps_after_the_prompt_give_the_logits_of_whole_sequences": ["relative-data:1,model:1"],
-    "tests/models/test_reading_prompts.py::test_searches_find_the_same_as_step_by_step": [
-        "learned positions-greedy-data:1,model:1"
-    ],
     "tests/models/test_reading_prompts.py::test_steps_give_the_logits_of_whole_sequences": [
-        "local, relative, rotary",
-        "compressed",
+        "local, relative, rotary"
     ],
     "tests/models/test_recorded_layers.py::test_the_experts_of_tokens_are_those_of_the_load": [
         "one level"
@@ -207,21 +181,14 @@ QUICK_CASES = {
         "greedy-data:1,model:1",
         "beams that need more than all ids-data:1,model:1",
     ],
-    "tests/models/test_vocabulary_padding.py::test_unmasked_padding_counts_as_ids_do": [
-        "True-data:1,model:1"
-    ],
     "tests/mtf/test_convolution_in_blocks.py::test_blocks_change_nothing_under_layouts": [
         "data:1,model:1--blocking0"
     ],
     "tests/mtf/test_pooling.py::test_depthwise_convolution_of_images_is_that_of_tensorflow": [
-        "data:2,model:2-batch:data-SAME-sizes0",
-        "data:2,model:2-batch:data;channels:model-VALID-sizes1",
-        "data:2,model:2-batch:data;rows:model-SAME-sizes2",
+        "data:2,model:2-batch:data;channels:model-VALID-sizes1"
     ],
     "tests/mtf/test_pooling.py::test_depthwise_convolution_sums_shifted_products": [
-        *("data:1,model:1---1-3", "data:1,model:1--1-2"),
-        "data:2,model:2-batch:data;channels:model--2-3",
-        "data:4,model:2-length:data;channels:model--4-2",
+        "data:4,model:2-length:data;channels:model--4-2"
     ],
     "tests/mtf/test_function.py::test_loops_of_many_programs_of_one_process_do_not_clash": [
         "data:2,model:2"
@@ -263,7 +230,7 @@ QUICK_CASES = {
         *("data:1,model:1-", "data:2,model:2-depth_blocks:data;row_blocks:model")
     ],
     "tests/optim/test_layouts_of_optimizers.py::test_a_layout_changes_no_update": [
-        *("adafactor-data:2,model:2", "adam-data:2,model:2")
+        "adafactor-data:2,model:2"
     ],
     "tests/optim/test_layouts_of_optimizers.py::"
     "test_splitting_slots_and_weights_further_changes_no_update": [
@@ -316,9 +283,7 @@ QUICK_CASES = {
         "gating_transformer-expert_selection_train_importance-data:1,model:1-",
     ],
     "tests/oracle/test_moe_layers.py::test_layer_equals_the_original": [
-        "moe_layer_v1-eval-data:3,model:2-experts:data;batch:model-gather",
-        "moe_layers_transformer-v1_top_2_eval-data:1,model:1--einsum",
-        "moe_layers_transformer-v2_eval-data:1,model:1--gather",
+        "moe_layers_transformer-v1_top_2_eval-data:1,model:1--einsum"
     ],
     "tests/oracle/test_t2t_resnet.py::test_the_seed_network_equals_the_original": [
         "one_block_each_train-data:1,model:1-"
@@ -326,9 +291,7 @@ QUICK_CASES = {
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
         "t2t_transformer_head/encdec-beam3-False"
     ],
-    "tests/extras/grow/test_function.py::test_logits_stay_the_same": [
-        *("grouped heads, rotary", "two levels from a layer")
-    ],
+    "tests/extras/grow/test_function.py::test_logits_stay_the_same": ["grouped heads, rotary"],
     "tests/extras/sweeps/test_shipped_sweeps.py::"
     "test_the_rows_of_a_shipped_sweep_are_configurations": [
         *(
@@ -347,8 +310,7 @@ QUICK_CASES = {
         "t2t_transformer_head/lm_local_attention-greedy-False"
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_logits_loss_and_gradients": [
-        "t2t_transformer_2018/lm_packed-False",
-        "t2t_transformer_head/encdec_deep_unshared-False",
+        "t2t_transformer_2018/lm_packed-False"
     ],
     "tests/oracle/test_transformer.py::test_a_stored_checkpoint_gives_the_stored_logits": [
         "t5_1_1-False"
@@ -365,4 +327,30 @@ QUICK_CASES = {
     "tests/oracle/test_transformer.py::test_greedy_decodes": ["lm_prefix-continue-False"],
     "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": ["lm_packed-False"],
     "tests/oracle/test_transformer.py::test_steps_of_adafactor": ["lm-one device"],
+    "tests/extras/serving/test_connections.py::"
+    "test_a_wrong_body_ends_the_request_without_a_traceback": ["/x-secret"],
+    "tests/faults/test_damage.py::test_every_cut_and_every_changed_bit_is_found": ["manifest-2-2"],
+    "tests/extras/distillation/test_loss.py::test_the_loss_is_the_one_of_the_papers": ["vectors"],
+    "tests/decoding/controls/test_processors.py::test_a_layout_changes_nothing": ["data:2,model:2"],
+    "tests/extras/huggingface/test_id_processors.py::test_a_layout_changes_nothing": [
+        "data:2,model:2"
+    ],
+    "tests/decoding/controls/test_whole_decodes.py::"
+    "test_a_trace_has_the_log_probabilities_of_the_model": ["greedy, guided"],
+    "tests/models/test_factorised_embedding.py::"
+    "test_loss_and_gradients_are_those_of_the_products": [
+        "decoder-data:2,model:2-batch:data;heads:model;d_ff:model;vocab:model"
+    ],
+    "tests/cli/test_hostile_input.py::test_every_line_gets_one_score_in_order": [
+        "language model-pairs.tsv"
+    ],
+    "tests/layers/test_loss_in_blocks.py::test_blocks_change_neither_the_loss_nor_gradients": [
+        "5-True"
+    ],
+    "tests/data/test_mixture_data.py::test_training_draws_examples_in_proportion_to_the_rates": [
+        "rates0-shares0"
+    ],
+    "tests/mtf/test_reports.py::test_every_value_is_printed_once_under_every_layout": [
+        "_in_loops-2x2"
+    ],
 }

@@ -1,8 +1,8 @@
 """Which test files a change can reach, and which need no TensorFlow, by the imports in the source.
 
-    python -m tests.reach changed               # files of tests, the nearest to the change first
-    python -m tests.reach without-tensorflow    # files of tests and modules with doctests
-    python -m tests.reach with-tensorflow       # all others of these
+    python -m tests.reach changed    # files of tests, the nearest to the change first
+    python -m tests.reach all        # files of tests and modules with doctests: "tensorflow PATH"
+                                     # if they import it, otherwise "plain PATH"
 
 `from mtfrun import optim` reaches the modules of the names that a file uses, `optim.Adam`, and not
 all of the package.
@@ -249,9 +249,8 @@ def reached_tests(changed: set[pathlib.Path]) -> list[pathlib.Path]:
     return [PATHS[module] for module in sorted(tests, key=lambda m: (distances[m], m))]
 
 
-def tests_and_examples(*, with_tensorflow: bool) -> list[pathlib.Path]:
-    """Returns the test files, and the modules with examples, that import TensorFlow, or do not."""
-    chosen = []
+def tests_and_examples() -> Iterator[tuple[pathlib.Path, bool]]:
+    """Yields the test files and the modules with examples, and whether they import TensorFlow."""
     for module, path in PATHS.items():
         if needs_deleted_extra(path):
             continue
@@ -262,9 +261,7 @@ def tests_and_examples(*, with_tensorflow: bool) -> list[pathlib.Path]:
             first = {module}
         else:
             continue
-        if _needs_tensorflow(first) == with_tensorflow:
-            chosen.append(path)
-    return chosen
+        yield path, _needs_tensorflow(first)
 
 
 def _needs_tensorflow(first: set[str]) -> bool:
@@ -313,11 +310,11 @@ def main() -> None:
     """Prints the files, one a line."""
     gc.disable()  # syntax trees are many objects, which all remain
     if sys.argv[1] == "changed":
-        paths = reached_tests(_changed_files())
+        for path in reached_tests(_changed_files()):
+            print(path.relative_to(ROOT))
     else:
-        paths = tests_and_examples(with_tensorflow=sys.argv[1] == "with-tensorflow")
-    for path in paths:
-        print(path.relative_to(ROOT))
+        for path, needs_tensorflow in tests_and_examples():
+            print("tensorflow" if needs_tensorflow else "plain", path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

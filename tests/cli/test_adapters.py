@@ -58,6 +58,7 @@ def test_a_checkpoint_has_the_adapter_alone_and_names_its_base(base: pathlib.Pat
     assert sizes[0] < sizes[1] / 2
 
 
+@pytest.mark.slow
 def test_an_adapter_is_used_by_its_name_and_as_a_run(base: pathlib.Path) -> None:
     run = mtfrun.load(base, adapters=["small"])
     adapted = run.adapters["small"]

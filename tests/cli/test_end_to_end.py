@@ -42,6 +42,7 @@ def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathl
     return run
 
 
+@pytest.mark.slow
 def test_a_run_records_its_size_and_cost(trained: pathlib.Path) -> None:
     status = RunDirectory(trained).record().status()
     assert status is not None

@@ -52,6 +52,7 @@ def _run(site: pathlib.Path, *commands: list[str]) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_format_of_another_distribution_is_written_and_read(
     language_model_run: pathlib.Path, site: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -18,6 +18,7 @@ def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pa
     assert output.read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_n_best_outputs_come_best_first(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"input": "the "}\n"quick"\n')
     flags = ["--beam_size=4", "--num_outputs=3", f"--input={tmp_path}/prompts.jsonl"]

@@ -192,6 +192,7 @@ def test_damage_in_the_evaluation_split_is_one_line_of_eval(
     assert f"delete {path.parent} and it is prepared again" in line
 
 
+@pytest.mark.slow
 def test_a_full_data_directory_is_one_line_and_incomplete_data_is_not_used(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

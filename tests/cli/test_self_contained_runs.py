@@ -65,6 +65,7 @@ def test_a_moved_run_decodes_with_its_copy_of_the_vocabulary(
     assert moved / copy["file"] == _copy_of_vocabulary(moved)
 
 
+@pytest.mark.slow
 def test_an_evaluation_names_the_directory_of_relative_paths(
     moved: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

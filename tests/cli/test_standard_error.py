@@ -30,6 +30,7 @@ def _exit_code(stderr: int | None, preexec_fn: Callable[[], object] | None = Non
     return process.returncode
 
 
+@pytest.mark.slow
 def test_an_error_that_cannot_be_written_has_its_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)

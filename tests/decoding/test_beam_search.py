@@ -103,6 +103,7 @@ def test_a_beam_of_all_sequences_finds_the_best_ones(alpha: float) -> None:
     assert len(hypotheses) == min(len(scores), beam.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_a_rows_hypotheses_do_not_depend_on_the_other_rows(stop_early: bool) -> None:
     prompts = np.zeros([5, 12], np.int32)

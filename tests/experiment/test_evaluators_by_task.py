@@ -100,6 +100,7 @@ def test_an_evaluation_says_of_how_many_examples_its_decodes_are() -> None:
         assert examples["words/bleu"] == examples["words/split"] == 2
 
 
+@pytest.mark.slow
 def test_one_task_has_metrics_without_its_name() -> None:
     alone = Evaluation(small_experiment(_label_task(["yes"] * 6)), batch_size=4)(0)
     mixed = Evaluation(small_experiment(_mixture()), batch_size=4)(0)

@@ -147,6 +147,7 @@ def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     assert "does not score pairs" in error_line(mtfrun_here(*score))
 
 
+@pytest.mark.slow
 def test_the_action_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     flags = [f"--gin_file={folder}/own.gin", "--gin.StopBelow.loss=100.0"]
     process = mtfrun_here("train", *flags, UNMEASURED, f"--model_dir={tmp_path}/run")

@@ -14,7 +14,7 @@ from hypothesis import strategies
 from mtfrun.errors import InputError
 
 # Examples of a kind in the default suite, and in slow tests.
-FEW, MANY = 100, 500
+FEW, MANY = 50, 500
 CPU_SECS = 10.0
 
 # Pieces that readers treat in a special way.

@@ -88,6 +88,7 @@ def test_all_texts_of_a_packed_row_see_the_prompt() -> None:
         logits_of(encoder_decoder, mesh, packed_pairs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [PROMPT, pytest.param(BOTTLENECKS, marks=pytest.mark.slow)])
 def test_steps_of_decoding_compute_what_whole_rows_do(adapter: Adapter) -> None:
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)

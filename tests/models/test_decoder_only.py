@@ -177,6 +177,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     assert_close(one_by_one, whole, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_stay_near_float32() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     policy = mtf.DTypePolicy(activation="bfloat16")

@@ -105,6 +105,7 @@ def test_an_encoder_decoder_attention_without_an_encoder_is_refused() -> None:
         model.decoder_stack(x, t.SequenceCall())
 
 
+@pytest.mark.slow
 def test_shared_layers_have_the_variables_and_gradients_of_both_stacks() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     shared = small_encoder_decoder(mesh, cls=SharedLayersEncoderDecoder)

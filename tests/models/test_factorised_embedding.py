@@ -136,6 +136,7 @@ def test_loss_and_gradients_are_those_of_the_products(
     assert_same_step(_factorised(kind, mesh_shape, layout)[0], _expected(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )

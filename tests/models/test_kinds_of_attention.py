@@ -328,6 +328,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str, mesh_sh
     assert_close(logits, _logits(kind), FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["relative", "grouped, relative, rotary", "gated, layer norm after"]
 )

@@ -277,6 +277,7 @@ SEARCH_CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, name, mesh_shape", SEARCH_CASES)
 def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)

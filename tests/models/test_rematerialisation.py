@@ -186,6 +186,7 @@ def test_a_loop_of_microbatches_on_a_mesh_may_have_loops_over_blocks(
         assert_close(actual[path], value, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )

@@ -114,6 +114,7 @@ def test_logits_losses_and_gradients_are_those_without_padding(
     np.testing.assert_array_equal(padding[NUM_IDS:] if tied_softmax else padding[:, NUM_IDS:], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", MESHES)
 @pytest.mark.parametrize("tied_softmax", [False, True])
 def test_unmasked_padding_counts_as_ids_do(tied_softmax: bool, mesh_shape: str) -> None:

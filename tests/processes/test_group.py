@@ -265,6 +265,7 @@ def test_a_stranger_that_only_says_hello_is_not_waited_for() -> None:
             first.result().gather("command", None)
 
 
+@pytest.mark.slow
 def test_a_message_that_never_ends_ends_the_run() -> None:
     ends = Ends()
     groups = join_all(2, ends)

@@ -212,6 +212,7 @@ class MissingOnce(Recording):
         return step in self.missing
 
 
+@pytest.mark.slow
 def test_what_a_kill_has_left_undone_is_made_up_for(tmp_path: pathlib.Path) -> None:
     quick_train(str(tmp_path), _options(4))
     undone, done = MissingOnce(every_steps=2), MissingOnce(every_steps=2)

@@ -101,6 +101,7 @@ def test_an_infinite_gradient_is_found_in_its_step(tmp_path: pathlib.Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_finite_is_not_good(tmp_path: pathlib.Path) -> None:
     """An earlier version has saved such a checkpoint: the error names an older one."""
     state, _ = quick_train(str(tmp_path), _options(3))

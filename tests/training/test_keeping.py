@@ -85,6 +85,7 @@ def test_an_unknown_metric_is_an_error_that_names_the_others(
     assert RunDirectory(tmp_path).checkpoints().steps() == ([2] if step else [])
 
 
+@pytest.mark.slow
 def test_one_checkpoint_of_every_hour_is_kept_over_resumptions(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

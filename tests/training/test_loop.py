@@ -183,6 +183,7 @@ def _digest(mesh_shape: str, reproducible: str, microbatches: int) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "reproducible", "microbatches"),
     [

@@ -71,6 +71,7 @@ def _interrupt(step: int, _: object, check: Callable[[], None]) -> None:
     raise AssertionError("goes on after a signal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["loss", "loss/perplexity", "learning_rate", "norm/gradient"])
 def test_points_do_not_depend_on_an_interruption_between_them(
     runs: tuple[str, str], tag: str

@@ -231,7 +231,7 @@ def _train(
         pytest.param(EarlyStopping(patience=1), 6, marks=pytest.mark.slow),
         pytest.param(EarlyStopping(patience=2), 12, marks=pytest.mark.slow),
         (EarlyStopping(patience=2, min_delta=0.1), 8),
-        (EarlyStopping(patience=2, mode="highest"), 6),
+        pytest.param(EarlyStopping(patience=2, mode="highest"), 6, marks=pytest.mark.slow),
         pytest.param(EarlyStopping(patience=9), 20, marks=pytest.mark.slow),
     ],
 )
@@ -245,6 +245,7 @@ def test_training_ends_after_so_many_values_that_are_not_better(
     assert (ended in capsys.readouterr().err) == (last < 20)
 
 
+@pytest.mark.slow
 def test_values_of_earlier_processes_count_and_a_run_that_has_ended_stays_so(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

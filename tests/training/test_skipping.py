@@ -225,6 +225,7 @@ def test_too_many_in_a_row_end_training(tmp_path: pathlib.Path) -> None:
         toy_train(str(tmp_path), _options(40, "skip"), model=Poisoned, data=_data(places))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )

@@ -62,6 +62,7 @@ def test_losses_and_parameters_are_those_of_one_device(mesh_shape: str, microbat
     assert_close(actual[1], expected[1], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_partition_into_visits_changes_no_bit() -> None:
     one = losses("data:1,model:1", microbatches=2)
     many = losses("data:1,model:1", visits=(1, 4), capacity=5, microbatches=2)

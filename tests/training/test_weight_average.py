@@ -126,6 +126,7 @@ def test_layouts_change_no_average_and_averages_have_the_layouts_of_their_variab
         )
 
 
+@pytest.mark.slow
 def test_a_model_has_its_averages_in_the_block() -> None:
     """On a mesh: see test_sharded_state.py."""
     state = _trained_resnet(ONE_DEVICE, "")

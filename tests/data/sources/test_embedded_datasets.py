@@ -200,6 +200,7 @@ def test_numbers_out_of_range_are_errors() -> None:
             spell(number)
 
 
+@pytest.mark.slow
 def test_five_percent_are_held_out_and_every_number_occurs_once() -> None:
     numbers = list(shuffled_numbers())
     assert len(set(numbers)) == len(numbers) == LARGEST_NUMBER + 1

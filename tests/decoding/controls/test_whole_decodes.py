@@ -143,6 +143,7 @@ def test_every_output_has_the_forced_words_and_nothing_behind_a_stop_text(name: 
             assert finished.any() or len(output) == np.count_nonzero(output)
 
 
+@pytest.mark.slow
 def test_beams_are_ranked_by_their_sums_of_processed_log_probabilities() -> None:
     """As in transformers, where processors of a beam search read and change log-probabilities."""
     penalty, prompt, length = 0.8, [5], 5

@@ -117,6 +117,7 @@ def test_single_inputs_have_the_same_answers_without_rows_of_padding(run: Run) -
             assert output.score == pytest.approx(of_batch.score, abs=SUM)
 
 
+@pytest.mark.slow
 def test_scores_and_metrics_are_those_of_the_command(run: Run) -> None:
     pairs = "".join(f"{x}\t{y}\n" for x, y in PAIRS).encode()
     expected = [

@@ -231,6 +231,7 @@ def test_stored_ids_and_one_for_all_others_have_the_divergence(
     assert_same_step(step, one_device)
 
 
+@pytest.mark.slow
 def test_all_ids_stored_are_the_teacher_itself() -> None:
     expected = _step("logits", ONE_DEVICE).gradients
     loss = TokenLoss(label_smoothing=0.1, z_loss=0.01)

@@ -120,6 +120,7 @@ def test_every_member_is_trained_as_if_it_were_alone() -> None:
         assert_close(metric.total, mean, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [LAYOUTS[0], pytest.param(LAYOUTS[1], marks=pytest.mark.slow)])
 def test_members_on_different_devices_change_nothing(layout: str) -> None:
     logits, loss, gradients = _trained(ONE_DEVICE, "")

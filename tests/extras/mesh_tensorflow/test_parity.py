@@ -119,6 +119,7 @@ def test_a_bound_that_is_not_positive_is_refused(clip_rms_norm: float) -> None:
         parity.clip_activation_gradient(mtf.ones(mtf.Mesh(ONE_DEVICE), "a:4"), clip_rms_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_splits", [1, 2, 4])
 def test_microbatches_sum_to_the_batch_and_concatenate_outputs(num_splits: int) -> None:
     for mesh_shape in ("data:1,model:1", "data:2,model:1", "data:2,model:2"):

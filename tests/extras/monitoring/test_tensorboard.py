@@ -26,6 +26,8 @@ from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
 from mtfrun.extras.sweeps.hparams import begin_session, end_session, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment
@@ -138,7 +140,7 @@ def serving(directory: pathlib.Path, loader: str) -> Iterator[TensorBoard]:
         process.wait()
 
 
-@pytest.fixture(scope="module", params=["dense", pytest.param("mixture", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["dense", "mixture"])
 def model(request: pytest.FixtureRequest) -> str:
     """One of MODELS."""
     name: str = request.param

@@ -223,6 +223,7 @@ def test_files_of_others_are_not_parsed(files: list[str]) -> None:
     assert comparison.note and not comparison.changes
 
 
+@pytest.mark.slow
 def test_a_damaged_run_says_which_files_are_damaged(tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
     write_run(run)

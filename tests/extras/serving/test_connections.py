@@ -30,6 +30,7 @@ HALF_HEAD = HEAD.format("/x")
 HALF_BODY = HEAD.format("/x") + "Content-Length: 9\r\n\r\nabc"
 WITHOUT_TOKEN = HALF_BODY.replace("secret", "wrong")
 UNREAD = HEAD.format("/endless") + "Content-Length: 0\r\n\r\n"
+OTHERS = ["", HALF_HEAD, WITHOUT_TOKEN]
 ONE = HEAD.format("/x") + "Content-Length: 0\r\n\r\n"
 
 
@@ -103,7 +104,9 @@ def _client(port: int) -> Iterator[Callable[..., bytes]]:
         yield ask
 
 
-@pytest.mark.parametrize("text", ["", HALF_HEAD, HALF_BODY, WITHOUT_TOKEN])
+@pytest.mark.parametrize(
+    "text", [HALF_BODY, *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]
+)
 def test_requests_are_answered_beside_many_half_ones(lines: list[str], text: str) -> None:
     with _server(requests=4) as port, _client(port) as ask, contextlib.ExitStack() as stack:
         assert ask() == b"body"
@@ -118,7 +121,11 @@ def test_requests_are_answered_beside_many_half_ones(lines: list[str], text: str
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [(HALF_HEAD, "whole head"), (HALF_BODY, "whole body"), (UNREAD, "read nothing")],
+    [
+        (HALF_HEAD, "whole head"),
+        pytest.param(HALF_BODY, "whole body", marks=pytest.mark.slow),
+        pytest.param(UNREAD, "read nothing", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("short_waits")
 def test_a_client_that_sends_or_reads_slowly_is_dropped(

@@ -139,7 +139,8 @@ class _Echo:
 def test_a_browser_shows_what_is_decoded(tmp_path: pathlib.Path) -> None:
     app = make_app(cast(Any, _Echo()), Limits(), None)
     with run_server(uvicorn.Config(app, log_config=None)) as port:
-        shown = open_page(f"http://127.0.0.1:{port}/#one%20two", tmp_path, secs=5)
+        url = f"http://127.0.0.1:{port}/#one%20two"
+        shown = open_page(url, tmp_path, until="document.body.innerText.includes('tokens in')")
     parts = re.findall(r'<span title="(.*?): 25.0 %">(.*?)</span>', shown)
     assert [text for _, text in parts] == ["&lt;b&gt;one&lt;/b&gt; ", "&lt;b&gt;two&lt;/b&gt; "]
     assert "access token" in shown and '<p id="modes">' in shown

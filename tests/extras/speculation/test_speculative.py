@@ -199,6 +199,7 @@ def _p_value(draft: Proposer | None, draft_table: np.ndarray | None) -> float:
     return float(stats.chisquare(*groups).pvalue)
 
 
+@pytest.mark.slow
 def test_samples_have_the_exact_distribution_of_the_model() -> None:
     for draft, draft_table in ((None, DRAFT_TABLE), (_Fixed(), None)):
         assert _p_value(draft, draft_table) > 0.01

@@ -37,7 +37,7 @@ def _result(run: SweepRun) -> RunResult:
     return RunResult(run.name, run.row, 0, run.values, "finished", metrics={"loss": loss})
 
 
-@pytest.mark.parametrize("interruptions", [{9}, {0, 5}])
+@pytest.mark.parametrize("interruptions", [pytest.param({9}, marks=pytest.mark.slow), {0, 5}])
 def test_a_search_that_is_resumed_makes_the_same_choices(
     interruptions: set[int], tmp_path: pathlib.Path
 ) -> None:

@@ -233,6 +233,7 @@ def test_a_child_prints_into_its_file_and_returns_an_exit_code_after_a_signal_to
     assert (tmp_path / "log").read_text() == "waits for it\n"
 
 
+@pytest.mark.slow
 def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: pathlib.Path) -> None:
     with _start(tmp_path, "waits") as parent:
         assert parent.stdout is not None

@@ -157,6 +157,7 @@ def test_the_vector_of_a_class_is_added_at_every_position() -> None:
         assert_close(logits[row], expected[row], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_steps_have_the_logits_of_whole_images_of_their_class() -> None:
     mesh = mtf.Mesh()
     model, targets = _conditional_model(mesh), _targets()

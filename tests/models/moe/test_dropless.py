@@ -193,6 +193,7 @@ def test_noise_of_the_experts_is_drawn() -> None:
     assert np.abs(with_noise - _layer("mixtral", "even", "relu", ONE_DEVICE, "").output).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )

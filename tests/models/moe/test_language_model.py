@@ -195,6 +195,7 @@ def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: s
         assert_close(together.scores[row], hypotheses.scores[0], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> None:
     mesh = mtf.Mesh("data:4,model:1", LAYOUT)
     model = _model(mesh, "one level", capacity=moe.Capacity(group_size=1024))

@@ -104,6 +104,7 @@ def _kind(case: ReferenceCase) -> str:
     return BI if "encoder_layers" in case.hparams else UNI
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(SEVERAL, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name",

@@ -78,7 +78,7 @@ def test_a_browser_draws_the_charts_and_logs_no_error(
 ) -> None:
     file = tmp_path / "report.html"
     _report(file, language_model_run)
-    shown = open_page(file.as_uri(), tmp_path, secs=20)
+    shown = open_page(file.as_uri(), tmp_path, until="document.querySelector('.bk-Figure')")
     assert 'class="bk-Figure"' in shown
 
 

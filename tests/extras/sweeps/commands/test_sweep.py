@@ -78,6 +78,7 @@ def test_rows_of_a_users_classes_are_checked_too_and_a_metric_at_the_first_evalu
     assert not list(tmp_path.glob("sweep/results/*.json"))  # the first run has not ended
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> None:
     experiment = [*tiny_experiment(tmp_path), "--gin.EVAL_AT_START=False"]
     flags = [*experiment, f"--model_dir={tmp_path}/sweep", "--jobs=2"]

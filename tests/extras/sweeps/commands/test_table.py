@@ -68,6 +68,7 @@ def test_the_table_has_the_held_out_error_the_law_and_the_advice(sweep: pathlib.
     assert lines[-1] == "left out: small,TRAIN_STEPS=500,SEED=0 (not trained)"
 
 
+@pytest.mark.slow
 def test_json_has_the_law_and_the_advice_for_the_metric(
     sweep: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
