@@ -54,8 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.modules["tensorflow"] = None  # type: ignore[assignment]
     elif is_worker or not config.getoption("numprocesses", default=None):
         _make_virtual_devices()
+        _compile_without_rewriting()
         if config.getoption("markexpr") == "not slow":
-            _compile_without_rewriting()
             _decode_without_xla()
 
 
@@ -125,8 +125,8 @@ def _make_virtual_devices() -> None:
 def _compile_without_rewriting() -> None:
     """Keeps TensorFlow from rewriting the graphs of programs, a third of the time to compile them.
 
-    The programs of the tests run for milliseconds. Slow tests, and commands in processes of their
-    own, compile as users do.
+    The programs of the tests run for milliseconds. Commands in processes of their own compile as
+    users do.
     """
     import tensorflow as tf  # noqa: PLC0415, as above
 
@@ -136,8 +136,8 @@ def _compile_without_rewriting() -> None:
 def _decode_without_xla() -> None:
     """Lets TensorFlow run the programs that decode, which XLA compiles for seconds.
 
-    As above, slow tests and commands in processes of their own decode as users do, and so do
-    tests that use `decodes_by_xla`.
+    Slow tests, and commands in processes of their own, decode as users do, and so do tests that
+    use `decodes_by_xla`.
     """
     from mtfrun import mtf  # noqa: PLC0415, as above
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-# Of imported language models 50 took 6.5 GB, of others 4.
-_MOST_TESTS = 30
+# 50 of imported language models took 6.5 GB, 30 of the core at most 2.2.
+_MOST_OF_EXTRAS, _MOST_OF_CORE = 30, 60
 _PYTEST = [str(pathlib.Path(sys.executable).with_name("pytest")), "-q", "-m", "slow"]
 
 
@@ -97,7 +97,11 @@ def run(portion: Portion) -> Outcome:
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code: 1 where a test fails."""
     start = time.monotonic()
-    portions = [Portion(*x) for x in enumerate(divide(collect(arguments), _MOST_TESTS), 1)]
+    names = collect(arguments)
+    of_extras = [name for name in names if name.startswith("tests/extras/")]
+    of_core = [name for name in names if not name.startswith("tests/extras/")]
+    lists = [*divide(of_extras, _MOST_OF_EXTRAS), *divide(of_core, _MOST_OF_CORE)]
+    portions = [Portion(*x) for x in enumerate(lists, 1)]
     print(f"{sum(len(x.tests) for x in portions)} slow tests in {len(portions)} portions")
     with ThreadPoolExecutor(int(os.environ.get("PYTEST_WORKERS", "2"))) as pool:
         outcomes = list(pool.map(run, portions))
