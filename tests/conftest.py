@@ -98,8 +98,12 @@ def _mark_slow_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
 def _make_cache_directory(config: pytest.Config) -> None:
     """Sets a directory of caches for this process and its descendants, and removes it at the end.
 
-    The caches of the user must be neither read nor changed.
+    The caches of the user must be neither read nor changed. The processes of tests/portions.py
+    share a directory.
     """
+    if shared := os.environ.get("MTFRUN_TESTS_DIR"):
+        os.environ["MTFRUN_CACHE_DIR"] = f"{shared}/cache"
+        return
     directory = tempfile.TemporaryDirectory(prefix="mtfrun-tests-")
     os.environ["MTFRUN_CACHE_DIR"] = directory.name
     config.add_cleanup(directory.cleanup)

@@ -1,12 +1,17 @@
-"""Runs the slow tests, a portion in a process: TensorFlow keeps all programs of a process.
+"""Runs tests, a portion in a process: TensorFlow keeps all programs of a process.
 
-    python -m tests.portions [ARGUMENT ...]    # of pytest: paths, -k
+    python -m tests.portions quick [ARGUMENT ...]    # the default suite; arguments of pytest that
+                                                     # select no tests: all that it prints is shown
+    python -m tests.portions slow [ARGUMENT ...]     # the slow tests; paths, -k
 
-A portion has tests of one file, or of several small ones. PYTEST_WORKERS run at once (default: 2).
+A portion of the default suite has whole files, whose tests share trained and compiled models. Of
+the slow tests it has some of one file, or all of several small ones. PYTEST_WORKERS run at once
+(default: 2), with one directory for caches and trained runs.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pathlib
@@ -14,31 +19,66 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-# 50 of imported language models took 6.5 GB, 30 of the core at most 2.2.
+from tests.reach import ROOT, tests_and_examples
+
+# How many portions of the default suite need TensorFlow. The others are small and come last, when
+# one process has ended and the other has not.
+_WITH_TENSORFLOW, _PLAIN = 8, 4
+# Of imported language models 50 tests took 6.5 GB, of the core 30 at most 2.2.
 _MOST_OF_EXTRAS, _MOST_OF_CORE = 30, 60
-_PYTEST = [str(pathlib.Path(sys.executable).with_name("pytest")), "-q", "-m", "slow"]
+_PYTEST = [str(pathlib.Path(sys.executable).with_name("pytest")), "-q"]
+_OF_SLOW_ONES = ["-m", "slow"]
 
 
 class Portion(NamedTuple):
-    """A list of tests by their names, and its place in the list of portions."""
+    """Tests by name or file, other arguments of pytest, and variables of its environment."""
 
-    number: int
     tests: Sequence[str]
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = {}
 
 
-def collect(arguments: Sequence[str]) -> list[str]:
-    """Returns the names of the slow tests; ends the program where pytest finds a mistake."""
+def quick_portions(arguments: Sequence[str]) -> Iterator[Portion]:
+    """Yields the portions of the default suite."""
+    gc.disable()  # syntax trees are many objects, which all remain
+    files: dict[bool, list[pathlib.Path]] = {True: [], False: []}
+    for path, needs_tensorflow in tests_and_examples():
+        files[needs_tensorflow].append(path.relative_to(ROOT))
+    for paths in divide_files(files[True], _WITH_TENSORFLOW):
+        yield Portion(paths, arguments)
+    for paths in divide_files(files[False], _PLAIN):
+        yield Portion(paths, arguments, {"MTFRUN_TESTS_WITHOUT_TENSORFLOW": "1"})
+
+
+def divide_files(paths: Sequence[pathlib.Path], count: int) -> list[list[str]]:
+    """Returns so many lists of neighbouring files, which have about the same size in bytes."""
+    sizes = [(ROOT / path).stat().st_size for path in paths]
+    lists: list[list[str]] = [[] for _ in range(count)]
+    for path, before in zip(paths, itertools.accumulate(sizes, initial=0), strict=False):
+        lists[before * count // sum(sizes)].append(str(path))
+    return [names for names in lists if names]
+
+
+def slow_portions(arguments: Sequence[str]) -> Iterator[Portion]:
+    """Yields the portions of the slow tests; ends the program where pytest finds a mistake."""
     process = subprocess.run(
-        [*_PYTEST, "--collect-only", *arguments], capture_output=True, text=True, check=False
+        [*_PYTEST, *_OF_SLOW_ONES, "--collect-only", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if process.returncode:
         sys.stderr.write(process.stdout + process.stderr)
         sys.exit(process.returncode)
-    return [line for line in process.stdout.splitlines() if "::" in line]
+    names = [line for line in process.stdout.splitlines() if "::" in line]
+    of_extras = [name for name in names if name.startswith("tests/extras/")]
+    of_core = [name for name in names if not name.startswith("tests/extras/")]
+    for tests in [*divide(of_extras, _MOST_OF_EXTRAS), *divide(of_core, _MOST_OF_CORE)]:
+        yield Portion(tests, [*_OF_SLOW_ONES, "-v"])
 
 
 def divide(names: Sequence[str], most: int) -> Iterator[list[str]]:
@@ -64,14 +104,15 @@ class Outcome(NamedTuple):
     gigabytes: float
 
 
-def run(portion: Portion) -> Outcome:
-    """Runs the tests, and prints a line, skipped ones, or all output."""
+def run(number: int, portion: Portion, directory: str, *, prints_all: bool) -> Outcome:
+    """Runs the tests, and prints a line, and skipped ones or all output."""
     start = time.monotonic()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(portion.tests))
         file.flush()
         process = subprocess.Popen(
-            [*_PYTEST, "-v", "-rfs", f"@{file.name}"],
+            [*_PYTEST, *portion.arguments, "-rfs", f"@{file.name}"],
+            env={**os.environ, **portion.environment, "MTFRUN_TESTS_DIR": directory},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -83,38 +124,42 @@ def run(portion: Portion) -> Outcome:
     first, last = (name.partition("::")[0] for name in (portion.tests[0], portion.tests[-1]))
     files = first if first == last else f"{first} to {last}"
     summary = output.rstrip().rpartition("\n")[2].strip("= ")
-    print(
-        f"{portion.number}: {files}: {summary}, exit code {code}, "
-        f"{usage.ru_maxrss / 1e6:.1f} GB, {time.monotonic() - start:.0f} s",
-        flush=True,
-    )
-    for line in output.splitlines():
-        if code or line.startswith("SKIPPED"):
-            print(line, flush=True)
+    lines = [
+        f"{number}: {files}: {summary}, exit code {code}, {usage.ru_maxrss / 1e6:.1f} GB, "
+        f"{time.monotonic() - start:.0f} s"
+    ]
+    shows_all = code or prints_all
+    lines += [x for x in output.splitlines() if shows_all or x.startswith("SKIPPED")]
+    print("\n".join(lines), flush=True)
     return Outcome(code == 0, usage.ru_maxrss / 1e6)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(kind: str, *arguments: str) -> int:
     """Returns the exit code: 1 where a test fails."""
     start = time.monotonic()
-    names = collect(arguments)
-    of_extras = [name for name in names if name.startswith("tests/extras/")]
-    of_core = [name for name in names if not name.startswith("tests/extras/")]
-    lists = [*divide(of_extras, _MOST_OF_EXTRAS), *divide(of_core, _MOST_OF_CORE)]
-    portions = [Portion(*x) for x in enumerate(lists, 1)]
-    print(f"{sum(len(x.tests) for x in portions)} slow tests in {len(portions)} portions")
-    with ThreadPoolExecutor(int(os.environ.get("PYTEST_WORKERS", "2"))) as pool:
-        outcomes = list(pool.map(run, portions))
-    failed = [str(x.number) for x, y in zip(portions, outcomes, strict=True) if not y.has_passed]
+    is_slow = kind == "slow"
+    portions = list((slow_portions if is_slow else quick_portions)(arguments))
+    with (
+        tempfile.TemporaryDirectory(prefix="mtfrun-tests-") as directory,
+        ThreadPoolExecutor(int(os.environ.get("PYTEST_WORKERS", "2"))) as pool,
+    ):
+        prints_all = bool(arguments) and not is_slow
+        futures = [
+            pool.submit(run, number, portion, directory, prints_all=prints_all)
+            for number, portion in enumerate(portions, 1)
+        ]
+        outcomes = [future.result() for future in futures]
+    failed = [str(number) for number, x in enumerate(outcomes, 1) if not x.has_passed]
     minutes, seconds = divmod(int(time.monotonic() - start), 60)
     print(
-        f"{len(portions) - len(failed)} of {len(portions)} portions passed in {minutes} min "
-        f"{seconds} s, each in at most {max((x.gigabytes for x in outcomes), default=0.0):.1f} GB"
+        f"{kind} tests: {len(portions) - len(failed)} of {len(portions)} portions passed in "
+        f"{minutes} min {seconds} s, each in at most "
+        f"{max((x.gigabytes for x in outcomes), default=0.0):.1f} GB"
     )
     if failed:
-        print(f"slow tests failed in portions {', '.join(failed)}", file=sys.stderr)
+        print(f"{kind} tests failed in portions {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,8 +1,6 @@
 """Which test files a change can reach, and which need no TensorFlow, by the imports in the source.
 
-    python -m tests.reach changed    # files of tests, the nearest to the change first
-    python -m tests.reach all        # files of tests and modules with doctests: "tensorflow PATH"
-                                     # if they import it, otherwise "plain PATH"
+    python -m tests.reach    # the files of tests that the changes reach, the nearest first
 
 `from mtfrun import optim` reaches the modules of the names that a file uses, `optim.Adam`, and not
 all of the package.
@@ -17,7 +15,6 @@ import itertools
 import pathlib
 import re
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator
 
@@ -307,14 +304,10 @@ def _changed_files() -> set[pathlib.Path]:
 
 
 def main() -> None:
-    """Prints the files, one a line."""
+    """Prints the files that changes reach, one a line."""
     gc.disable()  # syntax trees are many objects, which all remain
-    if sys.argv[1] == "changed":
-        for path in reached_tests(_changed_files()):
-            print(path.relative_to(ROOT))
-    else:
-        for path, needs_tensorflow in tests_and_examples():
-            print("tensorflow" if needs_tensorflow else "plain", path.relative_to(ROOT))
+    for path in reached_tests(_changed_files()):
+        print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

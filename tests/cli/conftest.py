@@ -25,11 +25,13 @@ def untouched_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     """A function that returns the run of a kind of model as training left it, to be copied.
 
     A run has checkpoints of its two steps, and decodes seven prompts at a time. It is trained once:
-    the processes of pytest-xdist have folders beside each other, and share what is above.
+    the processes of tests/portions.py share a directory, and those of pytest-xdist have directories
+    beside each other, and share what is above.
     """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
+    root = pathlib.Path(os.environ.get("MTFRUN_TESTS_DIR", root))
 
     @functools.cache
     def untouched_run(kind: str) -> pathlib.Path:

@@ -84,7 +84,6 @@ def test_a_working_directory_adds_nothing(tmp_path: pathlib.Path, path: str) -> 
     assert process.returncode == 2 and "no command 'greet'" in process.stderr
 
 
-@pytest.mark.slow
 def test_a_distribution_adds_a_module_for_gin(tmp_path: pathlib.Path) -> None:
     _install(tmp_path / "site", "tiny", "mtfrun.gin", "tiny_schedules", "tiny_schedules")
     process = _run(

@@ -82,7 +82,6 @@ def test_a_run_killed_within_a_save_ends_with_the_same_bits(
     _check_kill(run, number, undisturbed(run), tmp_path)
 
 
-@pytest.mark.slow
 def test_one_run_killed_within_a_save_ends_with_the_same_bits(
     undisturbed: Callable[[TrainingRun], Undisturbed], tmp_path: pathlib.Path
 ) -> None:
