@@ -9,6 +9,7 @@ TARGETS = "targets"
 
 
 def ids_shape(length: int) -> mtf.Shape:
+    """Returns the shape {length} of a row of ids."""
     return mtf.Shape([mtf.Dimension("length", length)])
 
 

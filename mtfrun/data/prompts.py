@@ -307,6 +307,7 @@ def bucket(length: int, longest: int | None = None) -> int:
 def pad_rows(
     rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0
 ) -> np.ndarray:
+    """Returns ids of int32, [batch, length], whose first rows begin with those that are given."""
     ids = np.full([batch, length], padding_id, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row

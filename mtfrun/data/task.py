@@ -287,6 +287,7 @@ def feature_length(lengths: Mapping[str, int], feature: str) -> int:
 
 
 def choose(name: str, tasks: Sequence[Tasks]) -> Tasks:
+    """Returns the task or mixture of a title; for gin files that name one by a macro."""
     names = [one.title for one in tasks]
     if name not in names:
         raise DataError(lacks("the configuration", "task or mixture", name, names))

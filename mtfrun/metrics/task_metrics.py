@@ -35,6 +35,7 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 
 
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+    """Returns "exact_match", the fraction of predictions that equal their targets."""
     check_paired("exact_match", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
@@ -66,6 +67,7 @@ def entity_f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, f
 
 
 def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
+    """Returns the fraction of the targets' ids that predictions have at the same positions."""
     pairs = list(zip(targets, predictions, strict=True))
     correct = sum(int(np.sum(a[: len(b)] == b[: len(a)])) for a, b in pairs)
     return correct / max(sum(len(target) for target, _ in pairs), 1)

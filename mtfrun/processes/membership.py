@@ -94,10 +94,12 @@ def leave() -> None:
 
 
 def count() -> int:
+    """Returns how many processes train or evaluate together: 1 without a group."""
     return _OURS.group.count
 
 
 def index() -> int:
+    """Returns the number of this process, from 0."""
     return _OURS.group.index
 
 
@@ -107,10 +109,12 @@ def is_first() -> bool:
 
 
 def host() -> str:
+    """Returns the host name at which all processes of the run reach this one."""
     return _OURS.group.host
 
 
 def waited_secs() -> float:
+    """Returns how many seconds this process has waited for others so far."""
     return _OURS.waited_secs
 
 
