@@ -51,8 +51,6 @@ SAME = {
 # steps, and attention in blocks, have short peaks, which devices that share a thread do not reach
 # together.
 MEASURED = {
-    "2x2": ("data:2,model:2", 2, LONG),
-    "8x1": ("data:8,model:1", 4, LONG),
     "2x2 microbatches": ("data:2,model:2", 2, [*LONG, "--gin.MICROBATCHES=2"]),
     "2x2 rematerialised": ("data:2,model:2", 4, [*LONG, "--gin.REMATERIALISE=True"]),
     "2x2 wide": ("data:2,model:2", 2, WIDE),

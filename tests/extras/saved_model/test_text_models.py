@@ -148,20 +148,15 @@ SUBWORDS = [b"the quick brown fox", b"", b"train 17", b"<extra_id_0> fox", "é \
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags_of", "search"), [(tiny_experiment, []), (tiny_pairs_experiment, BEAMS)]
-)
-def test_subwords_answer_as_decode(
-    tmp_path: pathlib.Path, flags_of: Callable[[pathlib.Path], list[str]], search: list[str]
-) -> None:
+def test_subwords_answer_as_decode(tmp_path: pathlib.Path) -> None:
     model = tmp_path / "small.model"
     model.write_bytes(t5_like_model())
     vocabulary = ["--gin_file=data/sentencepiece.gin", f"--gin.VOCABULARY_FILE='{model}'"]
-    run = _trained([*flags_of(tmp_path), *vocabulary], tmp_path)
-    directory = exported(run, tmp_path / "saved", "--tensorflow_text", *search)
+    run = _trained([*tiny_pairs_experiment(tmp_path), *vocabulary], tmp_path)
+    directory = exported(run, tmp_path / "saved", "--tensorflow_text", *BEAMS)
     requests: list[Request] = [("decode", {"prompts": SUBWORDS})]
     (response,) = responses(directory, requests, "tensorflow_text")
-    expected = decoded(run, tmp_path / "prompts.txt", SUBWORDS, *search)
+    expected = decoded(run, tmp_path / "prompts.txt", SUBWORDS, *BEAMS)
     assert lines_of(response, SUBWORDS) == expected
 
 
