@@ -27,7 +27,7 @@ from tests.reach import ROOT, tests_and_examples
 
 # How many portions of the default suite need TensorFlow. The others are small and come last, when
 # one process has ended and the other has not.
-_WITH_TENSORFLOW, _PLAIN = 8, 4
+_WITH_TENSORFLOW, _PLAIN = 10, 4
 # Of imported language models 50 tests took 6.5 GB, of the core 30 at most 2.2.
 _MOST_OF_EXTRAS, _MOST_OF_CORE = 30, 60
 _PYTEST = [str(pathlib.Path(sys.executable).with_name("pytest")), "-q"]
@@ -48,7 +48,8 @@ def quick_portions(arguments: Sequence[str]) -> Iterator[Portion]:
     files: dict[bool, list[pathlib.Path]] = {True: [], False: []}
     for path, needs_tensorflow in tests_and_examples():
         files[needs_tensorflow].append(path.relative_to(ROOT))
-    for paths in divide_files(files[True], _WITH_TENSORFLOW):
+    # The examples of modules, which come first in the list, take least.
+    for paths in reversed(divide_files(files[True], _WITH_TENSORFLOW)):
         yield Portion(paths, arguments)
     for paths in divide_files(files[False], _PLAIN):
         yield Portion(paths, arguments, {"MTFRUN_TESTS_WITHOUT_TENSORFLOW": "1"})
