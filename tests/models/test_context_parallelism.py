@@ -61,7 +61,7 @@ CASES = {
     "encoder": Case("encoder"),
     "encoder and decoder": Case("pairs", packed=True, stack={"relative_bias": RELATIVE}),
 }
-QUICK = ("packed, relative positions", "data:2,model:2", 5)
+QUICK = ("rotary positions, grouped heads", "data:2,model:2", 5)
 
 
 def _model(mesh: mtf.Mesh, case: Case, block_length: int | None) -> TokenModel:
