@@ -42,14 +42,10 @@ transformer.StackTransforms.activation_scale = True
 RATES = (0.01, 0.02)
 TRAIN, EVAL = "rate_0.01/train", "rate_0.01/eval"
 
-# By default a model without a mixture: its programs are traced in a third of the time.
-MODELS = {
-    "dense": ["--gin.NUM_LAYERS=1", "--gin.MESH_SHAPE='data:2,model:1'"],
-    "mixture": [
-        "--gin.NUM_LAYERS=2",  # a mixture is in every second one
-        *("--gin.MESH_SHAPE='data:2,model:1'", "--gin.GROUP_SIZE=128"),
-    ],
-}
+MODEL = [
+    "--gin.NUM_LAYERS=2",  # a mixture is in every second one
+    *("--gin.MESH_SHAPE='data:2,model:1'", "--gin.GROUP_SIZE=128"),
+]
 
 OF_BOTH = {"loss", "accuracy", "loss/perplexity"}
 OF_TRAINING = {
@@ -72,8 +68,8 @@ OF_TRAINING = {
     ),
 }
 _MIXTURE = "decoder/block_1/moe_2d"
-_ACTIVATIONS = {f"activations/decoder/block_0/self_attention/{name}" for name in ("rms", "max")}
-_OF_MIXTURE = {
+OF_LAYERS = {
+    *(f"activations/decoder/block_0/self_attention/{name}" for name in ("rms", "max")),
     *(
         f"moe/{_MIXTURE}/level_1/{name}"
         for name in ("dropped", "entropy", "balance_loss", "greatest_load", "least_load")
@@ -82,7 +78,6 @@ _OF_MIXTURE = {
     f"moe_load/{_MIXTURE}/experts_per_token_1",
     *(f"activations/decoder/block_0/moe_2d/{name}" for name in ("rms", "max")),
 }
-OF_LAYERS = {"dense": _ACTIVATIONS, "mixture": _ACTIVATIONS | _OF_MIXTURE}
 
 
 # The two programs that read event files: TensorBoard's own, and the data server.
@@ -140,22 +135,14 @@ def serving(directory: pathlib.Path, loader: str) -> Iterator[TensorBoard]:
         process.wait()
 
 
-@pytest.fixture(scope="module", params=["dense", "mixture"])
-def model(request: pytest.FixtureRequest) -> str:
-    """One of MODELS."""
-    name: str = request.param
-    return name
-
-
 @pytest.fixture(scope="module")
-def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run of a model with all that is written on request, and its copy."""
     runs = tmp_path_factory.mktemp("runs")
     settings = tmp_path_factory.mktemp("gin") / "settings.gin"
     settings.write_text(SETTINGS)
     flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
-    if model == "mixture":
-        flags[flags.index("--gin_file=models/lm_tiny.gin")] = "--gin_file=models/moe_2d_tiny.gin"
+    flags[flags.index("--gin_file=models/lm_tiny.gin")] = "--gin_file=models/moe_2d_tiny.gin"
     first, second = (runs / f"rate_{rate}" for rate in RATES)
     command = [
         *flags,
@@ -163,7 +150,7 @@ def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         '--gin.Samples.prompts=["the |*", "<b>"]',
         *("--gin_file=extras/monitoring/pictures.gin", "--gin.PICTURE_TOKENS=16"),
         "--gin.Projector.num_rows=100",
-        *MODELS[model],
+        *MODEL,
         f"--gin.LEARNING_RATE={RATES[0]}",
         f"--model_dir={first}",
     ]
@@ -175,21 +162,18 @@ def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return runs
 
 
-@pytest.fixture(scope="module")
-def server(runs: pathlib.Path, model: str) -> Iterator[TensorBoard]:
-    """A server with one of the two loaders."""
-    with serving(runs, "data server" if model == "dense" else "python") as server:
+@pytest.fixture(scope="module", params=LOADERS)
+def server(runs: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
+    """A server with each of the two loaders."""
+    with serving(runs, request.param) as server:
         server.wait_for("scalars/tags", {f"rate_{r}/{p}" for r in RATES for p in ("train", "eval")})
         yield server
 
 
-def test_train_and_eval_have_the_same_tags_and_each_its_description(
-    server: TensorBoard, model: str
-) -> None:
+def test_train_and_eval_have_the_same_tags_and_each_its_description(server: TensorBoard) -> None:
     tags = server.get("scalars/tags")
-    of_layers = OF_LAYERS[model]
-    assert set(tags[TRAIN]) >= OF_BOTH | OF_TRAINING | of_layers
-    assert set(tags[EVAL]) >= OF_BOTH | of_layers | {"loss/bits_per_byte"}
+    assert set(tags[TRAIN]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
+    assert set(tags[EVAL]) >= OF_BOTH | OF_LAYERS | {"loss/bits_per_byte"}
     top = {tag for of_run in tags.values() for tag in of_run if "/" not in tag}
     assert top == {"loss", "accuracy", "learning_rate"}
     for of_run in tags.values():
@@ -198,7 +182,7 @@ def test_train_and_eval_have_the_same_tags_and_each_its_description(
             assert shown["displayName"] and len(shown["description"]) > 20, tag
     assert tags[TRAIN]["perf/host_memory_gb"]["displayName"] == "host memory (GB)"
     described = server.get("timeseries/tags")["scalars"]["tagDescriptions"]
-    assert set(described) >= OF_BOTH | OF_TRAINING | of_layers
+    assert set(described) >= OF_BOTH | OF_TRAINING | OF_LAYERS
 
 
 def test_evaluation_begins_before_the_first_step(server: TensorBoard) -> None:
@@ -224,7 +208,7 @@ def test_values_have_their_units(server: TensorBoard) -> None:
     assert whole**2 == pytest.approx(sum(x**2 for x in modules), rel=1e-4)
 
 
-def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard, model: str) -> None:
+def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard) -> None:
     layout = server.get("custom_scalars/layout")
     charts = {
         category["title"]: {
@@ -232,8 +216,7 @@ def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard, mode
         }
         for category in layout["category"]
     }
-    of_mixture = ["Mixture of experts"] if model == "mixture" else []
-    assert list(charts) == ["Learning", *of_mixture, "Norms", "Activations", "Speed"]
+    assert list(charts) == ["Learning", "Mixture of experts", "Norms", "Activations", "Speed"]
     assert charts["Learning"].keys() >= {"loss", "accuracy", "learning rate", "perplexity"}
     # Every curve of every run is in a chart, but for what only the page Scalars has.
     patterns = [tag for category in charts.values() for (tag,) in category.values()]
@@ -251,12 +234,11 @@ def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard, mode
         assert page["regex_valid"] and list(page["tag_to_events"]) == ["loss"]
 
 
-def test_histograms_of_weights_gradients_and_loads(server: TensorBoard, model: str) -> None:
+def test_histograms_of_weights_gradients_and_loads(server: TensorBoard) -> None:
     tags = server.get("histograms/tags")[TRAIN]
     path = "decoder/block_0/self_attention/layer/attention/query"
     entries_by_tag = {f"weights/{path}": 16 * 4 * 4, f"gradients/{path}": 16 * 4 * 4}
-    if model == "mixture":
-        entries_by_tag[f"moe_load/{_MIXTURE}/level_1/load"] = 2
+    entries_by_tag[f"moe_load/{_MIXTURE}/level_1/load"] = 2
     for tag, entries in entries_by_tag.items():
         assert len(tags[tag]["description"]) > 20
         *_, (_, step, buckets) = server.get("histograms/histograms", run=TRAIN, tag=tag)
@@ -276,19 +258,18 @@ def test_configuration_command_and_samples_are_shown_as_text(server: TensorBoard
     assert "<td>the |*</td>" in html.unescape(page) and "<td><b></td>" in html.unescape(page)
 
 
-def test_images_have_the_width_of_a_card(server: TensorBoard, model: str) -> None:
+def test_images_have_the_width_of_a_card(server: TensorBoard) -> None:
     tags = server.get("images/tags")
     assert set(tags[TRAIN]) == {"mesh"}
     names = set(tags[EVAL])
     assert "attention/decoder_layer_0" in names
-    if model == "mixture":
-        routing = {name.rpartition("/")[2] for name in names if "routing" in name}
-        assert routing == {"2_experts", "8_experts"}
-        assert names >= {
-            "attention/decoder_layer_1",
-            "experts_of_tokens/level_1",
-            "experts_of_tokens/level_2",
-        }
+    routing = {name.rpartition("/")[2] for name in names if "routing" in name}
+    assert routing == {"2_experts", "8_experts"}
+    assert names >= {
+        "attention/decoder_layer_1",
+        "experts_of_tokens/level_1",
+        "experts_of_tokens/level_2",
+    }
     for run, of_run in ((TRAIN, ["mesh"]), (EVAL, names)):
         for tag in of_run:
             images = server.get("images/images", run=run, tag=tag, sample="0")
@@ -298,9 +279,7 @@ def test_images_have_the_width_of_a_card(server: TensorBoard, model: str) -> Non
             assert image.width == WIDTH and 90 < image.height <= HEIGHT, tag
 
 
-def test_hparams_have_the_values_and_the_metrics_of_all_runs(
-    server: TensorBoard, model: str
-) -> None:
+def test_hparams_have_the_values_and_the_metrics_of_all_runs(server: TensorBoard) -> None:
     experiment = server.get("hparams/experiment", {"experimentName": "", "includeMetrics": True})
     (info,) = experiment["hparamInfos"]
     assert (info["name"], info["domainDiscrete"]) == ("LEARNING_RATE", list(RATES))
@@ -321,7 +300,7 @@ def test_hparams_have_the_values_and_the_metrics_of_all_runs(
         assert metric["value"] == server.get("scalars/scalars", run=run, tag="loss")[-1][2]
     hparams = min((g["hparams"] for g in groups), key=lambda values: values["LEARNING_RATE"])
     assert hparams["D_MODEL"] == 16
-    assert model == "dense" or hparams["NUM_EXPERTS"] == "(2, 4)"
+    assert hparams["NUM_EXPERTS"] == "(2, 4)"
     assert hparams["Projector.num_rows"] == 100, "set by a flag"
 
 
