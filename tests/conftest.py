@@ -18,7 +18,6 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 from tests.deleted_extras import needs_deleted_extra
 from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
-from tests.quick_cases import QUICK_CASES
 
 # Programs that import torch and other packages that tests do not need.
 collect_ignore_glob = [
@@ -82,17 +81,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _mark_slow_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the cases of tests in quick_cases.txt that are not in it themselves."""
+    quick: dict[str, set[str]] = {}
+    for line in pathlib.Path(__file__).with_name("quick_cases.txt").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            name, case = _name_and_case(line)
+            quick.setdefault(name, set()).add(case)
     cases: dict[str, set[str]] = {}
     for item in items:
-        name, _, case = item.nodeid.removesuffix("]").partition("[")
-        if name in QUICK_CASES:
+        name, case = _name_and_case(item.nodeid)
+        if name in quick:
             cases.setdefault(name, set()).add(case)
-            if case not in QUICK_CASES[name]:
+            if case not in quick[name]:
                 item.add_marker("slow")
     if not any("::" in argument for argument in config.args):
         for name, collected in cases.items():
-            if missing := set(QUICK_CASES[name]) - collected:
-                raise pytest.UsageError(f"tests/quick_cases.py: {name} has no case {missing}")
+            if missing := quick[name] - collected:
+                raise pytest.UsageError(f"tests/quick_cases.txt: {name} has no case {missing}")
+
+
+def _name_and_case(line: str) -> tuple[str, str]:
+    """Returns "tests/test_a.py::test_b" and "c" for "tests/test_a.py::test_b[c]"."""
+    name, _, case = line.removesuffix("]").partition("[")
+    return name, case
 
 
 def _make_cache_directory(config: pytest.Config) -> None:

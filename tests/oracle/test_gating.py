@@ -114,7 +114,7 @@ def _where(case: ReferenceCase) -> list[tuple[str, str]]:
     return layouts_of(case, names - SPLIT)[:2]
 
 
-# tests/quick_cases.py has those of the default suite.
+# tests/quick_cases.txt has those of the default suite.
 @pytest.mark.parametrize(
     "file, name, mesh_shape, layout",
     [(*key, *where) for key, case in CASES.items() for where in _where(case)],

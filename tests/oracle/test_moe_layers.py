@@ -213,7 +213,7 @@ def _where(layouts: list[tuple[str, str]]) -> list[tuple[str, int]]:
     return list(dict.fromkeys([*pairs, ("einsum", len(layouts) // 2)]))
 
 
-# tests/quick_cases.py has those of the default suite.
+# tests/quick_cases.txt has those of the default suite.
 @pytest.mark.parametrize(
     "file, name, mesh_shape, layout, dispatch",
     [

@@ -45,7 +45,7 @@ def _into(name: str, old: str, macros: Mapping[str, Any]) -> Case:
     return [f"models/{old}.gin", TEXT], {**SMALL}, {**SMALL, **macros}, {"new_files": files}
 
 
-# One case of each cause; tests/quick_cases.py has those of the default suite.
+# One case of each cause; tests/quick_cases.txt has those of the default suite.
 CASES: dict[str, Case] = {
     "layer normalisation, tied": _family("gpt2", {}, {}),
     "copies": (["extras/huggingface/models/gpt2.gin", TEXT], SMALL, MULTIPLES, COPIES),
