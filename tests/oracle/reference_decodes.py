@@ -30,7 +30,7 @@ def decodes_of(cases: Mapping[str, ReferenceCase]) -> tuple[list[Name], list[Nam
 def on_one_and_several(names: Iterable[Any]) -> list[Any]:
     """Returns the parameters of a test of cases, or of (case, decode), on one and several devices.
 
-    Compiling for a mesh takes long: every third has one. tests/quick_cases.txt names the quick ones.
+    Compiling for a mesh takes long: every third has one. tests/quick_cases.txt has the quick ones.
     """
     return [
         (*([name] if isinstance(name, str) else name), several)
