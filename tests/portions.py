@@ -32,6 +32,8 @@ _WITH_TENSORFLOW, _PLAIN = 10, 4
 _MOST_OF_EXTRAS, _MOST_OF_CORE = 30, 60
 _PYTEST = [str(pathlib.Path(sys.executable).with_name("pytest")), "-q"]
 _OF_SLOW_ONES = ["-m", "slow"]
+# After 28 minutes the tests are interrupted, which prints the failures so far, and then killed.
+_WITH_LIMIT = ["timeout", "--foreground", "--signal=INT", "--kill-after=60s", "28m"]
 
 
 class Portion(NamedTuple):
@@ -112,7 +114,7 @@ def run(number: int, portion: Portion, directory: str, *, prints_all: bool) -> O
         file.write("\n".join(portion.tests))
         file.flush()
         process = subprocess.Popen(
-            [*_PYTEST, *portion.arguments, "-rfs", f"@{file.name}"],
+            [*_WITH_LIMIT, *_PYTEST, *portion.arguments, "-rfs", f"@{file.name}"],
             env={**os.environ, **portion.environment, "MTFRUN_TESTS_DIR": directory},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -89,7 +89,7 @@ def test_all_texts_of_a_packed_row_see_the_prompt() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", [PROMPT, pytest.param(BOTTLENECKS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("adapter", [PROMPT, BOTTLENECKS])
 def test_steps_of_decoding_compute_what_whole_rows_do(adapter: Adapter) -> None:
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
     model = _adapted("language model", mesh, adapter)

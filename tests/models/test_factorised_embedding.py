@@ -137,9 +137,7 @@ def test_loss_and_gradients_are_those_of_the_products(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_vectors_are_mapped_before_the_blocks_of_a_loss(
     mesh_shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,9 +187,7 @@ def test_a_loop_of_microbatches_on_a_mesh_may_have_loops_over_blocks(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_evaluations_and_scores_have_the_values_of_all_logits(
     mesh_shape: str, request: pytest.FixtureRequest
 ) -> None:

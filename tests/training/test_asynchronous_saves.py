@@ -87,7 +87,7 @@ def test_a_run_is_the_same_with_and_without_waiting(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_steps_run_during_a_write_and_the_next_save_waits(
     tmp_path: pathlib.Path, slow_disk: threading.Event, jit_compile: bool
 ) -> None:

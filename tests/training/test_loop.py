@@ -188,8 +188,8 @@ def _digest(mesh_shape: str, reproducible: str, microbatches: int) -> str:
     ("mesh_shape", "reproducible", "microbatches"),
     [
         ("data:2,model:1", "data:4", 1),
-        pytest.param("data:8,model:1", "data:8", 2, marks=pytest.mark.slow),
-        pytest.param("data:4,model:2", "data:4,model:2", 1, marks=pytest.mark.slow),
+        ("data:8,model:1", "data:8", 2),
+        ("data:4,model:2", "data:4,model:2", 1),
     ],
 )
 def test_more_devices_change_no_bit(mesh_shape: str, reproducible: str, microbatches: int) -> None:

@@ -226,9 +226,7 @@ def test_too_many_in_a_row_end_training(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_stop_names_the_gradient_that_is_not_finite_on_one_device(
     tmp_path: pathlib.Path, mesh_shape: str
 ) -> None:

@@ -91,7 +91,7 @@ def _of_eight_rows(name: str, mesh_shape: str) -> Any:
 @pytest.mark.parametrize(
     "name",
     # Beams on a mesh are also a quick test of test_beam_search.py.
-    [pytest.param(x, marks=[] if x == "greedy, guided" else [pytest.mark.slow]) for x in SEARCHES],
+    SEARCHES,
 )
 def test_a_layout_changes_no_output(name: str, mesh_shape: str) -> None:
     expected = _of_eight_rows(name, ONE_DEVICE)

@@ -121,7 +121,7 @@ def test_every_member_is_trained_as_if_it_were_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [LAYOUTS[0], pytest.param(LAYOUTS[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", [LAYOUTS[0], (LAYOUTS[1])])
 def test_members_on_different_devices_change_nothing(layout: str) -> None:
     logits, loss, gradients = _trained(ONE_DEVICE, "")
     other_logits, other_loss, other_gradients = _trained(TWO_BY_TWO, layout)

@@ -194,9 +194,7 @@ def test_noise_of_the_experts_is_drawn() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_it_is_a_mixture_with_room_for_all_and_has_its_variables(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, ON_DATA)
     room = moe.Capacity(training=float(EXPERTS), group_size=BATCH.size * LENGTH.size)

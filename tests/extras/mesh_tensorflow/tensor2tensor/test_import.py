@@ -105,11 +105,8 @@ def _kind(case: ReferenceCase) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(SEVERAL, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(x, marks=[pytest.mark.slow] * (x != "bitransformer")) for x in TRANSFORMERS],
-)
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, SEVERAL])
+@pytest.mark.parametrize("name", TRANSFORMERS)
 def test_gradients_add_over_the_layers_of_a_class(
     name: str, mesh: str, tmp_path: pathlib.Path
 ) -> None:
