@@ -17,7 +17,7 @@ from absl import logging
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_states, fixed_directory, matching_files
 from mtfrun.data.sources.streams import LONGEST_PART, blocks, check_utf8, is_compressed, parts
-from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
+from mtfrun.data.splits import ADD_MORE, SHARES, SPLITS, check_split, record_selector
 from mtfrun.errors.checks import check_choice
 from mtfrun.files import copy_matching, is_url
 
@@ -26,8 +26,6 @@ TEXT = "text"
 
 T = TypeVar("T")
 Patterns = str | Sequence[str]
-
-ADD_MORE = "add more, or give patterns per split, e.g. {'train': 'a/*', 'validation': 'b/*'}"
 
 _WARNINGS: contextvars.ContextVar[list[str]] = contextvars.ContextVar("warnings")
 

@@ -5,25 +5,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.source import ADD_MORE, TEXT, Example, TextSource, matches
-from mtfrun.data.sources.streams import (
-    LONGEST_PART,
-    blocks,
-    character_start,
-    is_compressed,
-    lines,
-    parts,
-)
-from mtfrun.data.splits import SHARES, SPLITS, split_of
-
-# Greatest distance of a cut from its nominal place, for a cut between lines: the size of the file
-# divided by the first, at most the second, in bytes.
-_REACH_DIVISOR, _MAX_REACH = 20, 1 << 20
-# Greatest length of a character of UTF-8, in bytes.
-_MAX_CHARACTER = 4
+from mtfrun.data.sources.source import TEXT, Example, TextSource, matches
+from mtfrun.data.sources.streams import LONGEST_PART, lines, parts
+from mtfrun.data.splits import ADD_MORE, SHARES, range_of_split, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,42 +103,3 @@ class TextParagraphs(_DocumentsInFiles):
             is_inside_line = not is_whole
         if paragraph:
             yield b"".join(paragraph), True
-
-
-def range_of_split(path: str, split: str) -> tuple[int, int]:
-    """Returns first byte and size of a split: 80 % train, then 10 % validation and 10 % test.
-
-    Cuts are at the beginning of a line or, in long lines, of a UTF-8 character. A compressed file
-    is read once for its length, and once for each cut.
-    """
-    if is_compressed(path):
-        size = sum(map(len, blocks(path, is_raw=True)))
-    else:
-        size = Path(path).stat().st_size
-    first = _cut(path, size, size * 8 // 10)
-    second = max(first, _cut(path, size, size * 9 // 10))
-    cuts = [0, first, second, size]
-    index = SPLITS.index(split)
-    if cuts[index] == cuts[index + 1]:
-        size = Path(path).stat().st_size
-        raise DataError(
-            f"{path} is the only file and too small to be split: none of its {size} byte(s) fall "
-            f'into "{split}"; {ADD_MORE}'
-        )
-    return cuts[index], cuts[index + 1] - cuts[index]
-
-
-def _cut(path: str, size: int, nominal: int) -> int:
-    reach = min(size // _REACH_DIVISOR, _MAX_REACH)
-    # The character at `nominal` may begin before the window of a short file.
-    start = max(nominal - max(reach, _MAX_CHARACTER), 0)
-    window = b"".join(blocks(path, start, nominal + max(reach, 1) - start, is_raw=True))
-    middle = nominal - start
-    line_ends = [
-        window.rfind(b"\n", middle - reach if reach <= middle else 0, middle),
-        window.find(b"\n", middle, middle + reach),
-    ]
-    line_starts = [start + end + 1 for end in line_ends if end >= 0]
-    if line_starts:
-        return min(line_starts, key=lambda position: abs(position - nominal))
-    return start + character_start(window, middle) if middle < len(window) else nominal
