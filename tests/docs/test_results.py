@@ -10,8 +10,8 @@ import pytest
 from mtfrun.extras.report.run_page import report_of
 from mtfrun.extras.sweeps.analysis.comparison import compare
 from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
-from mtfrun.extras.sweeps.plan import Plan
 from mtfrun.extras.sweeps.result import Results
+from mtfrun.extras.sweeps.resume import SweepRecords
 from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,9 +42,9 @@ def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) ->
     recorded = Results(results).sweep()
     assert recorded is not None
     whole = recorded.continue_with(sweep, results)
-    plan = Plan(whole, results, Results(results), [])
-    runs = plan.runs(sweep.runs())
-    plan.check_settings(runs)
+    records = SweepRecords(whole, results, Results(results), [])
+    runs = records.runs(sweep.runs())
+    records.check_settings(runs)
     assert all(planned.is_done for planned in runs)
 
 

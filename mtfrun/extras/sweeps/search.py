@@ -14,8 +14,8 @@ from mtfrun.configuration.gin_values import value_text
 from mtfrun.configuration.statements import read_statements
 from mtfrun.errors import InputError, install_command
 from mtfrun.errors.url_secrets import mask_urls
-from mtfrun.extras.sweeps.plan import Plan, PlannedRun
 from mtfrun.extras.sweeps.result import PRUNED, RunResult
+from mtfrun.extras.sweeps.resume import PlannedRun, SweepRecords
 from mtfrun.extras.sweeps.sweep import SweepRun
 from mtfrun.files.errors import reason
 from mtfrun.metrics.catalogue import LOWEST, best_mode
@@ -38,15 +38,15 @@ class Search:
     same step is pruned, after the first five.
     """
 
-    def __init__(self, plan: Plan, trials: int, *, jobs: int) -> None:
+    def __init__(self, records: SweepRecords, trials: int, *, jobs: int) -> None:
         self._optuna = _import_optuna()
-        self._plan = plan
+        self._records = records
         self._trials = trials
         self._jobs = jobs
-        self._metric = plan.sweep.metric or "loss"
+        self._metric = records.sweep.metric or "loss"
         self._choices: dict[tuple[str, str], str] = {}  # with passwords, by the masked text
         self._distributions = {
-            name: self._distribution(name, text) for name, text in plan.sweep.search.items()
+            name: self._distribution(name, text) for name, text in records.sweep.search.items()
         }
         self._checked: dict[str, int] = {}  # the last step that was compared, by run
 
@@ -57,7 +57,7 @@ class Search:
             is_new = number >= len(trials)
             trial = self._study(trials).ask(self._distributions) if is_new else trials[number]
             run = self._run(number, trial)
-            yield self._plan.plan(number + 1, run, self._plan.results.read())
+            yield self._records.read_run(number + 1, run, self._records.results.read())
 
     def all_runs(self) -> list[SweepRun]:
         return [self._run(number, trial) for number, trial in enumerate(self._recorded())]
@@ -84,10 +84,10 @@ class Search:
 
     def _recorded(self) -> list[Any]:
         """Returns Optuna's trials of the runs that have a result or a directory, by number."""
-        results = self._plan.results.read()
+        results = self._records.results.read()
         trials: list[Any] = []
         for name in map(_name, itertools.count()):
-            swept = RunRecord(self._plan.directory / name).swept()
+            swept = RunRecord(self._records.directory / name).swept()
             if name not in results and swept is None:
                 break
             begun = RunResult(name, name, 0, swept.values if swept else {}, "missing")
@@ -120,7 +120,7 @@ class Search:
             )
         except (ValueError, LookupError) as error:
             raise InputError(
-                f"{self._plan.directory / result.name} and its result are of another search "
+                f"{self._records.directory / result.name} and its result are of another search "
                 f"({reason(error)}): remove them, or name another --model_dir"
             ) from error
 
@@ -141,7 +141,7 @@ class Search:
         return study
 
     def _run(self, number: int, trial: Any) -> SweepRun:
-        name, seed = _name(number), next(iter(self._plan.sweep.seeds), None)
+        name, seed = _name(number), next(iter(self._records.sweep.seeds), None)
         return SweepRun(name, name, seed, [], self._values(trial))
 
     def _values(self, trial: Any) -> dict[str, str]:

@@ -21,7 +21,6 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write
 from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
-from mtfrun.extras.sweeps.plan import Plan, PlannedRun
 from mtfrun.extras.sweeps.result import (
     Ending,
     RunResult,
@@ -29,6 +28,7 @@ from mtfrun.extras.sweeps.result import (
     missing_result,
     result_of,
 )
+from mtfrun.extras.sweeps.resume import PlannedRun, SweepRecords
 from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.processes.child_process import forward_signals, last_error, start_child
 from mtfrun.processes.gpus import gpus_of_process
@@ -94,7 +94,7 @@ class Display:
 
 @dataclasses.dataclass
 class Trainer:
-    """Trains the runs of a plan as child processes, at most `jobs` at a time, and records them.
+    """Trains the runs of a sweep as child processes, at most `jobs` at a time, and records them.
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
     second one ends them at once. `codes` has the exit codes of the runs that it has not stopped
@@ -102,7 +102,7 @@ class Trainer:
     GPUs; else they are processes of its program, with these `arguments`.
     """
 
-    plan: Plan
+    records: SweepRecords
     jobs: int
     display: Display
     server: Server
@@ -149,7 +149,7 @@ class Trainer:
             if planned.is_new:
                 self._record(planned.result)
             if not planned.is_done:
-                self.plan.write_swept(missing_result(planned.run))
+                self.records.write_swept(missing_result(planned.run))
                 yield planned
 
     def _start(self, run: PlannedRun) -> None:
@@ -192,7 +192,7 @@ class Trainer:
         return start_child(program, typed, gpus, stdout=log, stderr=log)
 
     def _poll(self, slot: int, child: _Child) -> None:
-        run, code = child.run, child.process.poll()
+        run, sweep, code = child.run, self.records.sweep, child.process.poll()
         if code is None:
             status = RunRecord(run.directory).status()
             if status is not None and status.state == "running":
@@ -212,7 +212,7 @@ class Trainer:
             out_of_memory=count_memory_kills() > child.memory_kills,
         )
         try:
-            result = result_of(self.plan.sweep, run.run, run.directory, run.configuration, ending)
+            result = result_of(sweep, run.run, run.directory, run.configuration, ending)
             self._record(result)
             text = self._describe(run, result)
         except InputError as error:
@@ -223,23 +223,23 @@ class Trainer:
         """Refuses a metric that the first evaluation of all does not have."""
         if not self._has_evaluated and (evaluations := RunRecord(run.directory).evaluations()):
             self._has_evaluated = True
-            self.plan.metric([evaluations[0].metrics])
+            self.records.metric([evaluations[0].metrics])
         return None if self.search is None else self.search.reason_to_stop(run)
 
     def _record(self, result: RunResult) -> None:
         """Raises InputError after a run that has failed for a full disk: all further ones would."""
-        self.plan.record(result)
+        self.records.record(result)
         if os.strerror(errno.ENOSPC) in result.error:
             raise InputError(
-                f"the disk of {self.plan.directory} is full, no further run is started: "
+                f"the disk of {self.records.directory} is full, no further run is started: "
                 f"{result.error}; free space, and give the same command again"
             )
         if result.state == "finished":
-            self.plan.metric([result.metrics])
+            self.records.metric([result.metrics])
 
     def _describe(self, run: PlannedRun, result: RunResult) -> str:
         if result.state == "finished":
-            metric = self.plan.sweep.metric or "loss"
+            metric = self.records.sweep.metric or "loss"
             last = result.metrics.get(metric, math.nan)
             return f"finished, step {result.step}, {metric} {number_text(last)}"
         if result.state == "stopped":

@@ -16,8 +16,8 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.forked_child import Server
-from mtfrun.extras.sweeps.plan import Plan, PlannedRun
 from mtfrun.extras.sweeps.result import Results, RunResult, missing_result
+from mtfrun.extras.sweeps.resume import PlannedRun, SweepRecords
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
 from mtfrun.extras.sweeps.trainer import LOG, Display, Trainer
 from mtfrun.rundir import RunDirectory, RunRecord, Status
@@ -60,10 +60,11 @@ def _trained(
 ) -> tuple[Trainer, list[PlannedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
-    plan = Plan(Sweep(["a.gin"], seeds=[0, 1]), directory, Results(directory / "results"), [])
+    sweep = Sweep(["a.gin"], seeds=[0, 1])
+    records = SweepRecords(sweep, directory, Results(directory / "results"), [])
     server = Server(["json"], len, [sys.executable, "-c", PROGRAM])
     display = Display(len(names), stream)
-    trainer = Trainer(plan, jobs, display, server, lambda run: [str(run.directory)], forks=forks)
+    trainer = Trainer(records, jobs, display, server, lambda run: [str(run.directory)], forks=forks)
     runs = []
     for number, name in enumerate(names, 1):
         run = SweepRun(name, name, 0, [], {})

@@ -21,7 +21,7 @@ from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.extras.sweeps.plan import Plan, PlannedRun
+    from mtfrun.extras.sweeps.resume import PlannedRun, SweepRecords
     from mtfrun.extras.sweeps.sweep import Sweep
     from mtfrun.extras.sweeps.trainer import Trainer
 
@@ -90,8 +90,8 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.extras.sweeps.forked_child import Server
-    from mtfrun.extras.sweeps.plan import Plan
     from mtfrun.extras.sweeps.result import Results
+    from mtfrun.extras.sweeps.resume import SweepRecords
     from mtfrun.extras.sweeps.search import Search
     from mtfrun.extras.sweeps.sweep import RESULTS
     from mtfrun.extras.sweeps.trainer import Display, Trainer
@@ -103,45 +103,46 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     run_directory = RunDirectory(flags.model_dir)
     directory = pathlib.Path(run_directory.path)
     results = Results(pathlib.Path(flags.results or directory / RESULTS).expanduser())
-    records = [Results(directory), *([results] if flags.results else [])]
-    plan = Plan(sweep, directory, results, flags.gin_search_paths)
-    for record in records:
-        if (former := record.sweep()) is not None:
-            plan = plan.continue_from(former, record.place)
-    runs = plan.runs(plan.sweep.runs_of(sweep) if flags.search is None else [])
+    all_results = [Results(directory), *([results] if flags.results else [])]
+    records = SweepRecords(sweep, directory, results, flags.gin_search_paths)
+    for each in all_results:
+        if (former := each.sweep()) is not None:
+            records = records.continue_from(former, each.place)
+    runs = records.runs(records.sweep.runs_of(sweep) if flags.search is None else [])
     if not flags.accept_changes:
-        plan.check_settings(runs)
-    search = Search(plan, flags.search, jobs=flags.jobs) if flags.search is not None else None
-    _check_rows(flags, plan, runs if search is None else [next(search.runs())])
-    for row, other in plan.equal_rows(runs):
+        records.check_settings(runs)
+    search = Search(records, flags.search, jobs=flags.jobs) if flags.search is not None else None
+    _check_rows(flags, records.sweep, runs if search is None else [next(search.runs())])
+    for row, other in records.equal_rows(runs):
         text = f"rows {row!r} and {other!r} have the same settings, so that their runs are the same"
         progress.print_line(progress.warning(text))
     if flags.dry_run:
-        metric = plan.metric(planned.result.metrics for planned in runs)
-        print_lines(*plan.table(runs, metric, terminal_columns()), *plan.settings_of_rows(runs))
+        metric = records.metric(planned.result.metrics for planned in runs)
+        print_lines(*records.table(runs, metric, terminal_columns()))
+        print_lines(*records.settings_of_rows(runs))
         print_lines(f"{flags.search or len(runs)} runs in {directory}")
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
-        for record in records:
-            record.write_sweep(plan.sweep)
-        plan.accept_settings(runs)
-        plan.write_all_swept(runs)
+        for each in all_results:
+            each.write_sweep(records.sweep)
+        records.accept_settings(runs)
+        records.write_all_swept(runs)
         display = Display(flags.search or len(runs))
         if num_done := sum(planned.is_done for planned in runs):
             display.note(f"{num_done} of {len(runs)} runs are finished")
         trainer = Trainer(
-            plan,
+            records,
             flags.jobs,
             display,
             Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"]),
-            lambda planned: _arguments(flags, plan.sweep, planned),
+            lambda planned: _arguments(flags, records.sweep, planned),
             forks=not flags.debug,
             search=search,
         )
         trainer.train(runs if search is None else search.runs())
-    ended = plan.runs([planned.run for planned in runs] if search is None else search.all_runs())
-    code = _report(plan, ended, trainer)
+    ended = records.runs([planned.run for planned in runs] if search is None else search.all_runs())
+    code = _report(records, ended, trainer)
     if search is not None and (best := search.best()):
         print_lines("best: " + " ".join(f"--gin.{name}={text}" for name, text in best.items()))
     if trainer.signal is not None:
@@ -166,12 +167,12 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
     return sweep
 
 
-def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]) -> None:
+def _check_rows(flags: argparse.Namespace, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
     from mtfrun.extras.sweeps.forked_child import call_forked
 
     settings = {}
     for run in (planned.run for planned in runs if not planned.is_done):
-        files, bindings = plan.sweep.settings(run)
+        files, bindings = sweep.settings(run)
         place = f"row {run.row!r}: "
         named = [(f"{place}{name}", f"{name} = {text}") for name, text in bindings.items()]
         settings[place] = (files, named, flags.gin_search_paths, (), flags.module_import)
@@ -201,7 +202,7 @@ def find_mistake(settings_by_place: Mapping[str, tuple[Sequence[Any], ...]]) -> 
     return ""
 
 
-def _report(plan: Plan, runs: Sequence[PlannedRun], trainer: Trainer) -> int:
+def _report(records: SweepRecords, runs: Sequence[PlannedRun], trainer: Trainer) -> int:
     """Prints the table, and returns the exit code of the first run that has failed."""
     from mtfrun.extras.sweeps.forked_child import call_forked
     from mtfrun.extras.sweeps.trainer import describe_sweep
@@ -209,17 +210,17 @@ def _report(plan: Plan, runs: Sequence[PlannedRun], trainer: Trainer) -> int:
 
     evaluations = [planned.result.metrics for planned in runs]
     try:
-        metric = plan.metric(evaluations)
+        metric = records.metric(evaluations)
     except InputError as error:  # not a reason to print no table
         progress.print_line(progress.warning(one_line(error)))
         metric = metric_of(evaluations, None)
-    print_lines(*plan.table(runs, metric, terminal_columns()))
-    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(plan.directory))}")
+    print_lines(*records.table(runs, metric, terminal_columns()))
+    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(records.directory))}")
     if any(evaluations) and trainer.codes:
         # Here it would import TensorFlow.
         metrics = list(dict.fromkeys([metric, *itertools.chain(*evaluations)]))
         values = [planned.run.values for planned in runs]
-        call_forked([_PRELOADED], describe_sweep, plan.directory, values, metrics)
+        call_forked([_PRELOADED], describe_sweep, records.directory, values, metrics)
     return next(filter(None, (trainer.codes.get(planned.name) for planned in runs)), 0)
 
 

@@ -8,7 +8,6 @@ import pathlib
 import pytest
 
 from mtfrun.errors import InputError
-from mtfrun.extras.sweeps.plan import Plan, PlannedRun
 from mtfrun.extras.sweeps.result import (
     Ending,
     Results,
@@ -17,6 +16,7 @@ from mtfrun.extras.sweeps.result import (
     budget_text,
     result_of,
 )
+from mtfrun.extras.sweeps.resume import PlannedRun, SweepRecords
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.run_record import RunCost
@@ -26,8 +26,8 @@ SWEEP = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64"]}, max_minutes=
 
 def _planned(directory: pathlib.Path, sweep: Sweep = SWEEP) -> PlannedRun:
     """Returns the first run; it is in `directory/run`, and its results are in `directory`."""
-    plan = Plan(sweep, directory, Results(directory / "results"), [])
-    return plan.runs(sweep.runs())[0]
+    records = SweepRecords(sweep, directory, Results(directory / "results"), [])
+    return records.runs(sweep.runs())[0]
 
 
 def _write(directory: pathlib.Path, state: ResultState, error: str = "") -> None:
@@ -77,12 +77,12 @@ def test_a_result_of_other_settings_is_refused_until_it_is_accepted(tmp_path: pa
     _write(tmp_path, "finished")
     changed = dataclasses.replace(SWEEP, bindings={"NUM_LAYERS": "7"})
     planned = _planned(tmp_path, changed)
-    plan = Plan(changed, tmp_path, Results(tmp_path / "results"), [])
+    records = SweepRecords(changed, tmp_path, Results(tmp_path / "results"), [])
     with pytest.raises(InputError, match=r"results of other settings: D_FF=32.json: the gin files"):
-        plan.check_settings([planned])
-    plan.check_settings([_planned(tmp_path)])
-    plan.accept_settings([planned])
-    plan.check_settings([_planned(tmp_path, changed)])
+        records.check_settings([planned])
+    records.check_settings([_planned(tmp_path)])
+    records.accept_settings([planned])
+    records.check_settings([_planned(tmp_path, changed)])
 
 
 def test_a_row_can_be_corrected_until_a_run_of_it_has_taken_a_step(tmp_path: pathlib.Path) -> None:
@@ -90,41 +90,43 @@ def test_a_row_can_be_corrected_until_a_run_of_it_has_taken_a_step(tmp_path: pat
     former = Sweep(["runs/quickstart.gin"], rows=rows, seeds=[0, 1])
     corrected = {**rows, "wide": SweepRow(bindings={"D_FF": "64"})}
     command = dataclasses.replace(former, rows=corrected)
-    plan = Plan(former, tmp_path, Results(tmp_path / "results"), [])
+    records = SweepRecords(former, tmp_path, Results(tmp_path / "results"), [])
     wide = former.runs()[2]
-    (refused,) = plan.runs([wide])
+    (refused,) = records.runs([wide])
     failed = RunResult(
         wide.name, wide.row, 0, {}, "failed", "D_FF = 6", configuration=refused.configuration
     )
-    plan.results.write(failed)
-    new_plan = dataclasses.replace(plan, sweep=command)
-    assert new_plan.continue_from(former, tmp_path).sweep.rows == corrected
-    new_plan.check_settings(new_plan.runs(command.runs()))
+    records.results.write(failed)
+    new_records = dataclasses.replace(records, sweep=command)
+    assert new_records.continue_from(former, tmp_path).sweep.rows == corrected
+    new_records.check_settings(new_records.runs(command.runs()))
     RunRecord(tmp_path / wide.name).write_status(Status("stopped", 3, 9))
     with pytest.raises(InputError, match="row wide: D_FF 6 -> 64"):
-        new_plan.continue_from(former, tmp_path)
+        new_records.continue_from(former, tmp_path)
 
 
 def test_a_metric_that_a_finished_run_lacks_is_an_error(tmp_path: pathlib.Path) -> None:
-    plan = Plan(dataclasses.replace(SWEEP, metric="los"), tmp_path, Results(tmp_path), [])
+    sweep = dataclasses.replace(SWEEP, metric="los")
+    records = SweepRecords(sweep, tmp_path, Results(tmp_path), [])
     with pytest.raises(InputError, match=r"the metric los: no .*, did you mean 'loss'\?"):
-        plan.metric([{"loss": 2.0}])
-    assert plan.metric([]) == "los"
+        records.metric([{"loss": 2.0}])
+    assert records.metric([]) == "los"
 
 
 def test_rows_of_the_same_settings_are_found(tmp_path: pathlib.Path) -> None:
     rows = {name: SweepRow([], values) for name, values in (("a", {}), ("b", {"D_FF": "512"}))}
     files = ["defaults.gin", "models/lm_tiny.gin"]
-    plan = Plan(Sweep(files, rows=rows, seeds=[0, 1]), tmp_path, Results(tmp_path), [])
-    assert plan.equal_rows(plan.runs(plan.sweep.runs())) == [("a", "b")]  # as in lm_tiny.gin
+    records = SweepRecords(Sweep(files, rows=rows, seeds=[0, 1]), tmp_path, Results(tmp_path), [])
+    # As in lm_tiny.gin.
+    assert records.equal_rows(records.runs(records.sweep.runs())) == [("a", "b")]
     rows = {**rows, "b": SweepRow([], {"D_FF": "64"})}
-    plan = dataclasses.replace(plan, sweep=dataclasses.replace(plan.sweep, rows=rows))
-    assert plan.equal_rows(plan.runs(plan.sweep.runs())) == []
+    records = dataclasses.replace(records, sweep=dataclasses.replace(records.sweep, rows=rows))
+    assert records.equal_rows(records.runs(records.sweep.runs())) == []
 
 
 def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: pathlib.Path) -> None:
     sweep = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64", "128"]})
-    plan = Plan(sweep, tmp_path, Results(tmp_path), [])
+    records = SweepRecords(sweep, tmp_path, Results(tmp_path), [])
     ends: list[tuple[ResultState, int, dict[int, float]]] = [
         ("finished", 300, {200: 2.0, 300: 1.5}),
         ("stopped", 300, {200: 2.5}),
@@ -139,7 +141,8 @@ def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: path
             evaluations=evaluations,
         )
         Results(tmp_path).write(result)
-    heading, *rows = [line.split() for line in plan.table(plan.runs(sweep.runs()), "loss", None)]
+    lines = records.table(records.runs(sweep.runs()), "loss", None)
+    heading, *rows = [line.split() for line in lines]
     assert heading == ["D_FF", "state", "step", "evaluated", "at", "loss"]
     assert rows == [
         ["32", "finished", "300", "300", "1.5000*"],

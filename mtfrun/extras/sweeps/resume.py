@@ -28,16 +28,16 @@ _SECS_PER_MINUTE = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A run and its records."""
+    """A run of a sweep, its result so far, and whether it is done."""
 
-    number: int  # its place among all runs, from 1
+    number: int  # among all runs, from 1
     run: SweepRun
     directory: pathlib.Path
     result: RunResult
     configuration: str = ""  # the hash of its settings
-    is_done: bool = False  # whether it need not be trained any more
-    is_new: bool = False  # whether its result is not written yet
-    minutes: float | None = None  # minutes that are left of its budget; None without one
+    is_done: bool = False  # it is not trained any more
+    is_new: bool = False  # its result is not written yet
+    minutes: float | None = None  # left of its budget; None without a budget
 
     @property
     def name(self) -> str:
@@ -45,17 +45,17 @@ class PlannedRun:
 
     @property
     def has_other_settings(self) -> bool:
-        """Whether its result has."""
+        """Whether its settings have changed since its result was written."""
         is_same = self.result.configuration in ("", self.configuration)
         return _has_begun(self.result) and not is_same
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Where the runs of a sweep and their results are, and the gin files.
+class SweepRecords:
+    """A sweep, its runs and results on disk, and where its gin files are searched.
 
-    A result counts if it has the settings that its run would have now, whichever machine has
-    trained it. Runs that failed, were killed or were stopped by a signal are trained again.
+    A result counts if its settings are those that its run would have now, on whichever machine it
+    was trained. Runs that failed, were killed or were stopped by a signal are trained again.
     """
 
     sweep: Sweep
@@ -65,16 +65,16 @@ class Plan:
 
     def runs(self, runs: Iterable[SweepRun]) -> list[PlannedRun]:
         results = self.results.read()
-        return [self.plan(i, run, results) for i, run in enumerate(runs, 1)]
+        return [self.read_run(i, run, results) for i, run in enumerate(runs, 1)]
 
-    def plan(self, number: int, run: SweepRun, results: Mapping[str, RunResult]) -> PlannedRun:
+    def read_run(self, number: int, run: SweepRun, results: Mapping[str, RunResult]) -> PlannedRun:
         result = results.get(run.name) or missing_result(run)
         configuration = self.sweep.configuration_hash(run, self.search_paths)
         directory = self.directory / run.name
         summary = summary_of(directory, run.name)
         minutes = _minutes_left(self.sweep, summary)
         is_done = _is_done(self.sweep, result)
-        # It has ended after the sweep was killed, or was trained by `mtfrun train`.
+        # The run ended after the sweep was killed, or `mtfrun train` trained it.
         is_new = not is_done and (summary.state == "finished" or minutes == 0)
         if is_new:
             result = result_of(self.sweep, run, directory, configuration, None)
@@ -82,10 +82,10 @@ class Plan:
             number, run, directory, result, configuration, is_done or is_new, is_new, minutes
         )
 
-    def continue_from(self, former: Sweep, place: pathlib.Path) -> Plan:
-        """Returns the plan of the sweep that `place` records, with what this one adds.
+    def continue_from(self, former: Sweep, place: pathlib.Path) -> SweepRecords:
+        """Returns these records with the sweep that `place` has, and what this sweep adds to it.
 
-        A row that was refused can be corrected: rows of which no run has taken a step may change.
+        A row that was refused can be corrected: it may change until one of its runs takes a step.
         """
         results = self.results.read()
 
@@ -104,7 +104,7 @@ class Plan:
         return dataclasses.replace(self, sweep=former.continue_with(self.sweep, place))
 
     def settings_of_rows(self, runs: Sequence[PlannedRun]) -> list[str]:
-        """Returns a line for each row that has settings that not all runs have."""
+        """Returns a line for each row that sets something: "wide: D_FF = 512"."""
         settings = {}
         for run in (planned.run for planned in runs if self.sweep.rows):
             values = (f"{name} = {text}" for name, text in run.values.items())
@@ -112,11 +112,11 @@ class Plan:
         return [f"{row}: {text}" for row, text in settings.items() if text]
 
     def metric(self, evaluations: Iterable[Iterable[str]]) -> str:
-        """Returns the sweep's metric; InputError if there are evaluations, none of which has it."""
+        """Returns the sweep's metric; InputError if evaluations exist but all lack it."""
         return metric_of(evaluations, self.sweep.metric, "the metric ")
 
     def equal_rows(self, runs: Iterable[PlannedRun]) -> list[tuple[str, str]]:
-        """Returns the pairs of rows with the same settings, whose runs would be the same."""
+        """Returns the pairs of rows with the same settings: their runs would be the same."""
         first: dict[tuple[str, int | None], str] = {}
         pairs = [
             (first.setdefault((x.configuration, x.run.seed), x.run.row), x.run.row) for x in runs
@@ -124,7 +124,7 @@ class Plan:
         return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))
 
     def check_settings(self, runs: Sequence[PlannedRun]) -> None:
-        """Raises InputError if a result has other settings than its run would have now."""
+        """Raises InputError if settings have changed since a result was written."""
         changed = [f"{planned.name}.json" for planned in runs if planned.has_other_settings]
         if changed:
             raise InputError(
@@ -134,7 +134,7 @@ class Plan:
             )
 
     def accept_settings(self, runs: Sequence[PlannedRun]) -> None:
-        """Writes the present settings into results with others, which count from now on."""
+        """Makes results of earlier settings count, by writing the present settings into them."""
         for planned in runs:
             if planned.has_other_settings:
                 accepted = dataclasses.replace(planned.result, configuration=planned.configuration)
@@ -145,7 +145,7 @@ class Plan:
         self.write_swept(result)
 
     def write_swept(self, result: RunResult) -> None:
-        """Writes what `mtfrun runs` reads of a run that has not begun, or has failed."""
+        """Writes the record that `mtfrun runs` shows for a run that has not begun or has failed."""
         row = result.row if self.sweep.rows else ""
         is_silent = result.state in ("missing", "finished")
         ending = ("", "", 0) if is_silent else (result.state, result.error, result.step)
@@ -153,7 +153,7 @@ class Plan:
         RunRecord(self.directory / result.name).write_swept(swept)
 
     def write_all_swept(self, runs: Sequence[PlannedRun]) -> None:
-        """Runs of rows that the sweep has no more are not the sweep's."""
+        """Also deletes the records of runs that no longer belong to the sweep."""
         names = {run.name for run in self.sweep.runs()} if self.sweep.varies else set()
         for path in self.directory.glob(f"*/{SWEPT}"):
             if path.parent.name not in names and not self.sweep.search:
@@ -163,13 +163,13 @@ class Plan:
                 self.write_swept(planned.result)
 
     def table(self, runs: Sequence[PlannedRun], metric: str, width: int | None) -> list[str]:
-        """Columns: what varies, state, step, final metrics; a * marks the best one.
+        """Columns: the varied settings, state, step, final metrics; a * marks the best value.
 
-        The step of the metrics is another column if it is not the last one in all runs.
+        If some metrics are older than the last step, a column has the steps of the metrics.
         """
         results = [planned.result for planned in runs]
         names = dict.fromkeys([metric, *(name for r in results for name in r.metrics)])
-        # What was evaluated before a run failed is not a result.
+        # Evaluations of a run that failed later are not a result.
         metrics: list[Mapping[str, float]] = [
             {} if r.state in ("failed", "killed") else r.metrics for r in results
         ]
