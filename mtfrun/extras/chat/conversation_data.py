@@ -22,7 +22,7 @@ from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
 from mtfrun.data.vocabularies.vocabulary import MarkedVocabulary, Vocabulary, divide_marked
 from mtfrun.errors.checks import COUNT, check_fields
-from mtfrun.extras.chat.conversations import (
+from mtfrun.extras.chat.messages import (
     ASSISTANT,
     MESSAGES,
     Template,

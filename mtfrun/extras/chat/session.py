@@ -11,7 +11,7 @@ from mtfrun.cli.interactive import Session
 from mtfrun.data.sources.records import BadRecordError, json_value
 from mtfrun.data.sources.streams import kind_of
 from mtfrun.errors import InputError
-from mtfrun.extras.chat.conversations import (
+from mtfrun.extras.chat.messages import (
     ASSISTANT,
     MESSAGES,
     SYSTEM,

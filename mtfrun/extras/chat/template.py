@@ -16,7 +16,8 @@ from mtfrun.data.errors import import_package
 from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.untrusted import escape, parse_json, read_regular
-from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
+from mtfrun.extras.chat.messages import Rendered
+from mtfrun.extras.chat.prompts import ConversationPrompts
 from mtfrun.processes.child_process import AnsweringChild, NoAnswerError
 
 _LARGEST_FILE = 1 << 24

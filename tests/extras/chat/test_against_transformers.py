@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from mtfrun.extras.chat import ChatTemplate
-from mtfrun.extras.chat.conversations import encode_conversation
+from mtfrun.extras.chat.messages import encode_conversation
 from mtfrun.extras.chat.template import NAMED
 from mtfrun.extras.huggingface import HuggingFaceVocabulary
 from tests.extras.chat.test_template import CONVERSATION

@@ -14,7 +14,8 @@ import pytest
 from mtfrun.data import ByteVocabulary, DataError, PromptFormat, PromptLimits, Task, Vocabulary
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary
 from mtfrun.extras.chat import ConversationData, Conversations
-from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
+from mtfrun.extras.chat.messages import Rendered
+from mtfrun.extras.chat.prompts import ConversationPrompts
 from tests.data.in_memory import InMemory
 
 END = 1
@@ -155,7 +156,7 @@ def test_an_output_ends_where_the_turn_of_an_assistant_does() -> None:
     assert (list(prompts.stop), list(prompts.end_ids)) == (["|"], [])
 
 
-def test_the_oldest_turns_of_a_long_conversation_are_left_out() -> None:
+def test_the_oldest_turns_of_a_long_conversation_are_dropped() -> None:
     conversation = json.loads(_conversation("a", "x", "b", "y", "c"))
     conversation["messages"].insert(0, {"role": "system", "content": "!"})
     data = _data(_conversation("a", "x"))

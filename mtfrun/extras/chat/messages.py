@@ -1,4 +1,4 @@
-"""Conversations: the forms of JSON that they have, and how a template makes prompts of them."""
+"""Messages of a conversation: their forms in JSON, and their ids by a template."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import TARGETS
-from mtfrun.data.prompts import (
-    ConversationTemplate,
-    LanguageModelPrompts,
-    PromptLimits,
-    PromptRow,
-    ScoredRow,
-    bucket,
-)
+from mtfrun.data.prompts import ConversationTemplate
 from mtfrun.data.sources.records import BadRecordError, json_value
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import did_you_mean, shorten
@@ -31,8 +23,6 @@ _ROLES = {
     **{SYSTEM: SYSTEM, "human": USER, USER: USER, "tool": "tool", "observation": "tool"},
     **dict.fromkeys(("gpt", ASSISTANT, "chatgpt", "bing", "bard", "model"), ASSISTANT),
 }
-# An assistant's turn, to find what the template writes behind one.
-_PROBE = "\ue000"
 # Characters of a conversation in a message.
 _LONGEST_BEGINNING = 100
 
@@ -130,7 +120,7 @@ def encode_conversation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the int32 ids of a conversation in JSON, and which of them an assistant writes.
 
-    Without its turns of which "weight" is 0, which OpenAI's form has.
+    Turns of "weight" 0, which OpenAI's form has, do not count as written by an assistant.
     """
     conversation = read_conversation(text)
     special = vocabulary.special_texts(template.special_tokens)
@@ -157,87 +147,3 @@ def _apply_weights(
 def _bad(text: bytes, error: Exception) -> DataError:
     beginning = shorten(text.decode("utf-8", "replace"), _LONGEST_BEGINNING)
     return DataError(f"{error}; the conversation is {beginning}")
-
-
-class ConversationPrompts(LanguageModelPrompts):
-    """Prompts are conversations, which an assistant's next turn continues.
-
-    A prompt is an object {"messages": ...} in JSON, see `conversation_of`, else a user's only
-    message. Of one that is too long the oldest turns are left out, but not the system's.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, limits: PromptLimits, template: Template):
-        super().__init__(vocabulary, limits)
-        self._template = template
-        end = _turn_end(vocabulary, template)
-        self._turn_end, _ = vocabulary.encode_spans(end, [])
-        if len(self._turn_end) and vocabulary.bytes_per_id[self._turn_end[0]] <= 0:
-            self.end_ids = [int(self._turn_end[0])]  # a special token
-        elif end:
-            self.stop = [end]
-
-    def row(self, prompt: bytes) -> PromptRow:
-        conversation = _conversation_of_prompt(prompt)
-        ids, _ = self._encode(conversation, asks=True)
-        whole = len(ids)
-        while len(ids) > self.longest and (shorter := _without_oldest(conversation)):
-            conversation = shorter
-            ids, _ = self._encode(conversation, asks=True)
-        row = self.row_of(ids)
-        return row._replace(truncated=row.truncated + whole - len(ids))
-
-    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns the row of a conversation with the target as the assistant's turn."""
-        conversation = _conversation_of_prompt(inputs)
-        answer = {"role": ASSISTANT, "content": target.decode("utf-8", "replace")}
-        conversation[MESSAGES] = [*conversation[MESSAGES], answer]
-        ids, is_answer = self._encode(conversation, asks=False)
-        # The last run of ids that an assistant writes.
-        end = int(np.flatnonzero(is_answer)[-1]) + 1
-        begin = int(np.flatnonzero(~is_answer[:end]).max(initial=-1)) + 1
-        row = ids[max(0, end - self.max_lengths[TARGETS]) : end]
-        cut = end - len(row)
-        lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
-        num_ends = len(self._turn_end)
-        num_ends *= np.array_equal(row[len(row) - num_ends :], self._turn_end)
-        return ScoredRow({TARGETS: row}, lengths, max(0, begin - cut), cut, num_ends)
-
-    def _encode(
-        self, conversation: Mapping[str, Any], *, asks: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        text = conversation_json(conversation)
-        return encode_conversation(text, self._template, self.prompt_vocabulary, asks=asks)
-
-
-def _turn_end(vocabulary: Vocabulary, template: Template) -> str:
-    """Returns the text behind an assistant's turn, such as "<|im_end|>"; "" if it is not known."""
-    messages = [{"role": USER, "content": "?"}, {"role": ASSISTANT, "content": _PROBE}]
-    special = vocabulary.special_texts(template.special_tokens)
-    try:
-        text, answers = template({MESSAGES: messages}, special, asks=False)
-    except DataError:  # it may want other messages before
-        return ""
-    begin, end = answers[-1] if answers else (0, 0)
-    return text[begin:end].partition(_PROBE)[2].strip()
-
-
-def _without_oldest(conversation: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns a conversation without the oldest turns of its user and of who answered them.
-
-    None if there is only one user's turn.
-    """
-    messages = conversation[MESSAGES]
-    turns = [number for number, message in enumerate(messages) if message["role"] == USER]
-    if len(turns) < 2:
-        return None
-    instructions = [message for message in messages[: turns[0]] if message["role"] == SYSTEM]
-    return {**conversation, MESSAGES: [*instructions, *messages[turns[1] :]]}
-
-
-def _conversation_of_prompt(prompt: bytes) -> dict[str, Any]:
-    if prompt.lstrip().startswith(b"{"):
-        try:
-            return conversation_of(json_value(prompt))
-        except BadRecordError:
-            pass  # a message that happens to begin like one
-    return {MESSAGES: [{"role": USER, "content": prompt.decode("utf-8", "replace")}]}
