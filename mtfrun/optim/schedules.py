@@ -34,12 +34,12 @@ def to_float(x: Scalar) -> Scalar:
 
 
 def either(
-    of_tensor: Callable[..., Scalar], of_number: Callable[..., Scalar]
+    tensor_function: Callable[..., Scalar], number_function: Callable[..., Scalar]
 ) -> Callable[..., Scalar]:
     """Returns the function of a scalar that takes numbers and tensors."""
 
     def function(x: Scalar, *arguments: Scalar) -> Scalar:
-        return (of_tensor if isinstance(x, mtf.Tensor) else of_number)(x, *arguments)
+        return (tensor_function if isinstance(x, mtf.Tensor) else number_function)(x, *arguments)
 
     return function
 

@@ -58,7 +58,7 @@ class DimensionMap:
         is_first[np.unique(self.source, return_index=True)[1]] = True
         return np.asarray(~(is_first | self.is_new))
 
-    def of_values(self, values: np.ndarray, axis: int) -> np.ndarray:
+    def map_values(self, values: np.ndarray, axis: int) -> np.ndarray:
         """Returns values along an axis of new size; entries that need initial values are 0."""
         mapped = self._take(values, axis, self.factor)
         if self.fill == "mean":
@@ -68,7 +68,7 @@ class DimensionMap:
             mapped[(slice(None),) * axis + (entry,)] = mean
         return mapped
 
-    def of_gradients(self, values: np.ndarray, axis: int, power: int) -> np.ndarray:
+    def map_gradients(self, values: np.ndarray, axis: int, power: int) -> np.ndarray:
         """Returns what scales as this power of a gradient; 0 for new entries, or of 2 the mean.
 
         Copies share the gradient of the old entry. With the mean of the squares new entries begin
@@ -169,25 +169,25 @@ class Plan:
     factor: float = 1.0
     offset: float = 0.0
 
-    def of_values(self, values: np.ndarray, initial: np.ndarray) -> np.ndarray:
+    def map_values(self, values: np.ndarray, initial: np.ndarray) -> np.ndarray:
         """Returns the new value; `initial`: where entries have their initial values."""
         x = self._arrange(values)
-        for axis, (_, of_dim) in enumerate(self.axes):
-            x = of_dim.of_values(x, axis)
+        for axis, (_, dim_map) in enumerate(self.axes):
+            x = dim_map.map_values(x, axis)
         x = (x + self.offset) * self.factor - self.offset
         x = np.where(self._marks("is_initial"), initial.reshape(x.shape), x)
         x = np.where(self._marks("is_zero"), np.float32(0.0), x)
         grown: np.ndarray = x.reshape(self.shape.to_integer_list)
         return grown
 
-    def of_gradients(self, values: np.ndarray, power: int) -> np.ndarray:
+    def map_gradients(self, values: np.ndarray, power: int) -> np.ndarray:
         """Returns what scales as this power of the gradients, such as Adam's m and v.
 
         The function stays, so that gradients change inversely to the values.
         """
         x = self._arrange(values, is_gradient=True) * np.float32(self.factor**-power)
-        for axis, (_, of_dim) in enumerate(self.axes):
-            x = of_dim.of_gradients(x, axis, power)
+        for axis, (_, dim_map) in enumerate(self.axes):
+            x = dim_map.map_gradients(x, axis, power)
         grown: np.ndarray = x.reshape(self.shape.to_integer_list)
         return grown
 
@@ -203,8 +203,8 @@ class Plan:
         """Returns a text such as "d_model: old x 1.414, new 0"."""
         rules = [
             f"{name}: {rule}" if name else rule
-            for name, of_dim in self.axes
-            if (rule := of_dim.describe())
+            for name, dim_map in self.axes
+            if (rule := dim_map.describe())
         ]
         names = {name for name, _ in self.axes}
         rules += [f"mean over {dim}" for dim in self.view if dim.name not in names]
@@ -226,5 +226,5 @@ class Plan:
 
     def _marks(self, kind: str) -> np.ndarray:
         """Returns where any dimension has entries of a kind."""
-        marks = [getattr(of_dim, kind) for _, of_dim in self.axes]
+        marks = [getattr(dim_map, kind) for _, dim_map in self.axes]
         return functools.reduce(np.logical_or.outer, marks, np.zeros([], bool))

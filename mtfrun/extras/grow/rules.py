@@ -114,8 +114,8 @@ class Rules:
         sizes = {dim.name: dim.size for dim in place.old_dims}
         axes: list[tuple[str | None, DimensionMap]] = []
         for name, size in place.new_dims:
-            of_dim = place.maps.get(name) or self._map(place, name, sizes.get(name), size)
-            axes.append((name if name in sizes else None, of_dim))
+            dim_map = place.maps.get(name) or self._map(place, name, sizes.get(name), size)
+            axes.append((name if name in sizes else None, dim_map))
         if lost := sizes.keys() - {name for name, _ in axes} - place.averaged:
             raise InputError(f"{path}: the new model lacks the dimension {', '.join(sorted(lost))}")
         owners = _owner(self._old_modules, source), _owner(self._new_modules, path)

@@ -89,9 +89,9 @@ class Stream:
         is_table = "/blocks/" not in path and reduced <= {D_EMBEDDING} and variable.shape.ndims > 1
         is_table = is_table and not is_summed
         if self._copies:
-            of_dim = copies(old, new, is_summed=is_summed)
+            dim_map = copies(old, new, is_summed=is_summed)
             factor = self._embedding_factor if is_table else 1.0
-            return dataclasses.replace(of_dim, factor=of_dim.factor * factor)
+            return dataclasses.replace(dim_map, factor=dim_map.factor * factor)
         source = first(old, new)
         if is_summed:
             return DimensionMap(source, factor=1.0 / factor)

@@ -151,7 +151,7 @@ class GrownVariables:
                 written = set(variable.shape.dimension_names) - reduced
                 factor = 0.0 if reduced and D_MODEL in written else 1.0
             return self._initial[path] * np.float32(factor)
-        value = plan.of_values(old, self._initial[path])
+        value = plan.map_values(old, self._initial[path])
         if self._noise:
             value = value + self._noise * plan.differences(value, zlib.crc32(path.encode()))
         return value
@@ -190,8 +190,8 @@ def grow_slots(
     assert isinstance(new, optim.SlotOptimizer)
     slots = {
         f"{path}/{name}": _grow(old, new, path, name, variables, read)
-        for path, of_variable in new.slots.items()
-        for name in of_variable
+        for path, variable_slots in new.slots.items()
+        for name in variable_slots
     }
     for path in new.named_slots().keys() & old.named_slots().keys() - slots.keys():
         slots[path] = read(path)  # of no variable
@@ -206,14 +206,14 @@ def _grow(
     variables: GrownVariables,
     read: Read,
 ) -> np.ndarray | None:
-    power, origin, of_path = new.slot_powers.get(name), variables.origins[path], path
+    power, origin, reference_path = new.slot_powers.get(name), variables.origins[path], path
     if power == 0:
         is_old = origin.source in old.slots and name in old.slots[origin.source]
         return variables.grow(path, read(f"{origin.source}/{name}") if is_old else None)
     if power == 2 and origin.twin is not None:
         # Steps of a new block are as large as steps of the last old one.
-        of_path = origin.twin
-    source, plan = variables.origins[of_path].source, variables.plans.get(of_path)
+        reference_path = origin.twin
+    source, plan = variables.origins[reference_path].source, variables.plans.get(reference_path)
     if power is None or plan is None or source is None or source not in old.slots:
         return None
     if power == 2:
@@ -222,7 +222,7 @@ def _grow(
         before = read(f"{source}/{name}") if name in old.slots[source] else None
     if before is None:
         return None
-    after, whole = plan.of_gradients(before, power), new.variables[path].shape
+    after, whole = plan.map_gradients(before, power), new.variables[path].shape
     kept = new.slots[path][name].shape.dimension_names
     means: np.ndarray = after.mean(
         axis=tuple(i for i, dim in enumerate(whole) if dim.name not in kept)

@@ -154,7 +154,7 @@ def find_replicated(plan: Plan) -> list[Replicated]:
         saved: collections.Counter[str] = collections.Counter()
         for variable in whole:
             pairs = zip(variable.shape, variable.partition, strict=True)
-            whole_dims = [dim for dim, of_axis in pairs if of_axis is None]
+            whole_dims = [dim for dim, mesh_axis in pairs if mesh_axis is None]
             names = [dim.name for dim in whole_dims if _may_be_split(dim.name, axis, plan.mesh)]
             if any(dim.size % axis.size == 0 for dim in whole_dims):
                 names += [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS_RULE]

@@ -40,7 +40,7 @@ class Answers:
     answers: Sequence[Answer]
 
     @property
-    def of_images(self) -> bool:
+    def has_images(self) -> bool:
         return any(answer.index is not None for answer in self.answers)
 
     @property

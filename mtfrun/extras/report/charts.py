@@ -91,7 +91,7 @@ def charts_of(
     With `most` only the first charts. The runs of a group have one colour; the curves of a single
     run have a colour for each tag. All curves have about `points` points, each at most 1,000.
     """
-    tags = [tag for *_, curves in runs for of_kind in curves.values() for tag in of_kind]
+    tags = [tag for *_, curves in runs for part in curves.values() for tag in part]
     points = math.floor(min(1000, max(10, points / max(1, len(tags)))))
     tags = sorted({*tags})
     charted = [

@@ -27,7 +27,7 @@ class Examples:
 
     data: str = ""  # the name of their class
     rows: Sequence[str] = ()
-    of_images: bool = False
+    has_images: bool = False
     # images that the model has labelled wrongly, by their index in the split
     images: Mapping[int, str] = dataclasses.field(default_factory=dict)
     note: str = ""  # why there are none, or ""

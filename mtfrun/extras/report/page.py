@@ -236,7 +236,7 @@ def answers_together(runs: Sequence[RunFacts], most: int) -> list[list[Answer]]:
     Inputs with the most wrong answers come first. Empty for images, and for more than
     _MOST_TOGETHER runs, whose columns would be too narrow.
     """
-    recorded = [run.answers.answers for run in runs if run.answers and not run.answers.of_images]
+    recorded = [run.answers.answers for run in runs if run.answers and not run.answers.has_images]
     if not 1 < len(runs) <= _MOST_TOGETHER or len(recorded) < len(runs):
         return []
     by_input = [{(x.task, x.input, x.target): x for x in answers} for answers in recorded]
@@ -262,9 +262,9 @@ def choose_detailed(report: Report, most: int | None) -> list[int]:
     values = [math.inf if best is None else sign * best.metrics[metric] for best in bests]
     chosen: dict[int, None] = {}
     for group in range(len(report.groups)):
-        of_group = [i for i, run in enumerate(runs) if run.group == group]
-        chosen |= dict.fromkeys(sorted(of_group, key=lambda i: values[i])[:1])
-        chosen |= dict.fromkeys([i for i in of_group if runs[i].summary.error][:1])
+        members = [i for i, run in enumerate(runs) if run.group == group]
+        chosen |= dict.fromkeys(sorted(members, key=lambda i: values[i])[:1])
+        chosen |= dict.fromkeys([i for i in members if runs[i].summary.error][:1])
     return sorted(list(chosen | dict.fromkeys(range(len(runs))))[:most])
 
 

@@ -71,7 +71,7 @@ def with_flags(sweep: Sweep, files: Sequence[str], bindings: Iterable[tuple[str,
         _check_repeated(flag, values)
         if name in varied or (name in fixed and len(values) > 1):
             raise InputError(f"--gin.{name} is given twice: give all its alternatives in one flag")
-        row = next((r for r, of_row in sweep.rows.items() if name in of_row.bindings), None)
+        row = next((row for row, x in sweep.rows.items() if name in x.bindings), None)
         if row is not None or name in sweep.grid:
             where = "grid" if row is None else f"row {row!r}"
             raise InputError(f"{flag}: the sweep file's {where} sets {name}: change it there")

@@ -63,8 +63,8 @@ class ImageMixing:
         draws = mtf.random_uniform(images.mesh, weights.shape, key=key.fold_in("mixup or cutmix"))
         is_mixup = mtf.less(draws, 0.5)
         mixed, coefficients = (
-            mtf.where(is_mixup, of_mixup, of_cutmix, output_shape=of_mixup.shape)
-            for of_mixup, of_cutmix in zip(*results, strict=True)
+            mtf.where(is_mixup, mixup_value, cutmix_value, output_shape=mixup_value.shape)
+            for mixup_value, cutmix_value in zip(*results, strict=True)
         )
         return mixed, coefficients
 

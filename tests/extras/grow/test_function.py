@@ -161,7 +161,7 @@ def test_slots_follow_the_gradients(name: str) -> None:
     for path, plan in grown.variables.plans.items():
         source = grown.variables.origins[path].source
         assert source is not None
-        expected = plan.of_gradients(before[source], 1)
+        expected = plan.map_gradients(before[source], 1)
         error = np.where(expected == 0.0, 0.0, after[path] - expected)
         assert np.abs(error).max() < max(1e-4 * np.abs(expected).max(), rounding), path
 

@@ -261,7 +261,7 @@ def test_wrong_answers_come_first(tmp_path: pathlib.Path) -> None:
     label = {"index": 4, "true_label": "cat", "label": "dog", "probability": 0.75}
     write_answers(tmp_path, [label])
     answers = read_answers(tmp_path)
-    assert answers is not None and answers.of_images and answers.wrong == 1
+    assert answers is not None and answers.has_images and answers.wrong == 1
     assert answers.answers[0].probability == 0.75
 
 

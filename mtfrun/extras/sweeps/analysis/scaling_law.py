@@ -61,9 +61,9 @@ class ScalingLaw:
     beta: float
 
     def loss(self, parameters: np.ndarray | float, tokens: np.ndarray | float) -> np.ndarray:
-        of_size = self.log_A - self.alpha * np.log(parameters)
-        of_tokens = self.log_B - self.beta * np.log(tokens)
-        return np.exp(np.logaddexp(self.log_E, np.logaddexp(of_size, of_tokens)))
+        size_term = self.log_A - self.alpha * np.log(parameters)
+        tokens_term = self.log_B - self.beta * np.log(tokens)
+        return np.exp(np.logaddexp(self.log_E, np.logaddexp(size_term, tokens_term)))
 
     def best_allocation(self, budget: float, cost: TokenCost) -> Allocation | None:
         """Returns the N and D of the lowest loss with C = `budget` operations.
