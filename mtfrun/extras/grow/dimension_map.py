@@ -1,7 +1,7 @@
-"""Where the entries of a larger dimension come from; the maps of a variable are its plan.
+"""Maps from the entries of a smaller dimension to those of a larger one.
 
-Chen et al. 2016, "Net2Net", arXiv:1511.05641, repeat entries and divide what sums over them;
-Gesmundo and Maile 2023, arXiv:2308.06103, add entries that nothing reads yet. Both keep the
+Chen et al. 2016, "Net2Net", arXiv:1511.05641, repeat entries and divide the weights that sum over
+them; Gesmundo and Maile 2023, arXiv:2308.06103, add entries that nothing reads yet. Both keep the
 function.
 """
 
@@ -21,14 +21,14 @@ Fill = Literal["zero", "initial", "mean"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DimensionMap:
-    """The entries of a dimension of the new model, made from entries of the old model.
+    """Makes the entries of a dimension of the new model from those of the old model.
 
     Attributes:
-      source: int [new size], the old entry whose value an entry has; -1 for a new entry.
-      factor: [new size] of these values, or one number.
-      fill: new entries are zero, have their initial values, or the mean of the copied values.
-      means: old entries whose mean a new entry is instead, by the new entry.
-      rule: the rule, for people; by default that of `factor` and `fill`, "" if nothing changes.
+      source: int [new size], the old entry that each entry copies; -1 for a new entry.
+      factor: the factor of copied entries, one number or [new size].
+      fill: the values of new entries: zero, their initial values, or the mean of the copied ones.
+      means: the old entries of which a new entry is the mean instead, by the new entry.
+      rule: a text for people; by default it says `factor` and `fill`, "" if nothing changes.
     """
 
     source: np.ndarray
@@ -43,7 +43,7 @@ class DimensionMap:
 
     @property
     def is_initial(self) -> np.ndarray:
-        """Of which entries the initial values are taken."""
+        """Which entries have their initial values."""
         has_mean = np.isin(np.arange(len(self.source)), list(self.means))
         return self.is_new & ~has_mean & (self.fill == "initial")
 
@@ -53,13 +53,13 @@ class DimensionMap:
 
     @property
     def is_copy(self) -> np.ndarray:
-        """Which entries repeat an earlier one."""
+        """Which entries repeat an earlier entry."""
         is_first = np.zeros(len(self.source), bool)
         is_first[np.unique(self.source, return_index=True)[1]] = True
         return np.asarray(~(is_first | self.is_new))
 
     def map_values(self, values: np.ndarray, axis: int) -> np.ndarray:
-        """Returns values along an axis of new size; entries that need initial values are 0."""
+        """Returns the values with the new size along `axis`; entries with initial values are 0."""
         mapped = self._take(values, axis, self.factor)
         if self.fill == "mean":
             mapped = self._fill_with_mean(mapped, axis)
@@ -69,10 +69,10 @@ class DimensionMap:
         return mapped
 
     def map_gradients(self, values: np.ndarray, axis: int, power: int) -> np.ndarray:
-        """Returns what scales as this power of a gradient; 0 for new entries, or of 2 the mean.
+        """Maps an average of gradients (power 1) or of their squares (power 2).
 
-        Copies share the gradient of the old entry. With the mean of the squares new entries begin
-        with steps of the size of the old ones'.
+        Copies share the gradient of the old entry. New entries are 0; their squares are the mean of
+        the others, so that the first steps of new entries are as large as those of old ones.
         """
         copies = np.bincount(self.source[~self.is_new], minlength=values.shape[axis])
         shares = 1.0 / np.maximum(copies, 1)[self.source]
@@ -105,7 +105,7 @@ def _along(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:
 
 
 def first(old: int, new: int) -> np.ndarray:
-    """Returns the source of a map in which the old entries are the first ones.
+    """Returns the source of a map that puts the old entries first.
 
     >>> first(2, 4).tolist()
     [0, 1, -1, -1]
@@ -115,7 +115,7 @@ def first(old: int, new: int) -> np.ndarray:
 
 
 def copies(old: int, new: int, *, is_summed: bool) -> DimensionMap:
-    """Returns the map that repeats entries; values that are summed over are divided.
+    """Returns the map that repeats entries, divided by their number if they are summed over.
 
     >>> copies(2, 3, is_summed=True).factor.tolist()
     [0.5, 1.0, 0.5]
@@ -127,7 +127,7 @@ def copies(old: int, new: int, *, is_summed: bool) -> DimensionMap:
 
 
 def twice(source: np.ndarray, old: int) -> np.ndarray:
-    """Returns the source of two vectors of `old` entries, one behind the other, from that of one.
+    """Returns the source for two concatenated vectors of `old` entries, from the source for one.
 
     >>> twice(first(2, 3), 2).tolist()
     [0, 1, -1, 2, 3, -1]
@@ -138,7 +138,7 @@ def twice(source: np.ndarray, old: int) -> np.ndarray:
 def match_places(
     old: Sequence[float] | np.ndarray, new: Sequence[float] | np.ndarray
 ) -> np.ndarray | None:
-    """Returns the source that gives each old entry a place with an equal number; None if none has.
+    """Returns the source that matches equal numbers; None if an old number has no match.
 
     >>> match_places([1.0, 0.01], [1.0, 0.1, 0.01, 0.001]).tolist()
     [0, -1, 1, -1]
@@ -153,13 +153,13 @@ def match_places(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class VariableMap:
     """The maps of all dimensions of a variable, and a factor.
 
     Attributes:
-      view: the old dimensions, some of them split; a value has the mean over those not in `axes`.
-      axes: the name of every dimension of the new value in `view`, None where there is none, and
-        its map. `shape` may have some of them as one.
+      view: the old dimensions, some of them split; values are averaged over those not in `axes`.
+      axes: the map of each new dimension, and its name in `view`, None if the old value lacks it.
+      shape: the new shape, which may merge some of `axes`.
       factor: the factor of (value + offset); `offset`: see `layers.RMSNorm`.
     """
 
@@ -170,7 +170,7 @@ class Plan:
     offset: float = 0.0
 
     def map_values(self, values: np.ndarray, initial: np.ndarray) -> np.ndarray:
-        """Returns the new value; `initial`: where entries have their initial values."""
+        """Returns the new value; entries with initial values are those of `initial`."""
         x = self._arrange(values)
         for axis, (_, dim_map) in enumerate(self.axes):
             x = dim_map.map_values(x, axis)
@@ -181,9 +181,9 @@ class Plan:
         return grown
 
     def map_gradients(self, values: np.ndarray, power: int) -> np.ndarray:
-        """Returns what scales as this power of the gradients, such as Adam's m and v.
+        """Maps an average of gradients (power 1), such as Adam's m, or of squares (2), such as v.
 
-        The function stays, so that gradients change inversely to the values.
+        The function stays the same, so a factor of the values divides the gradients.
         """
         x = self._arrange(values, is_gradient=True) * np.float32(self.factor**-power)
         for axis, (_, dim_map) in enumerate(self.axes):
@@ -192,7 +192,7 @@ class Plan:
         return grown
 
     def differences(self, value: np.ndarray, seed: int) -> np.ndarray:
-        """Returns normal numbers of the size of the value where entries repeat, 0 elsewhere."""
+        """Returns normal noise, as large as the root mean square, for copies; 0 elsewhere."""
         size = np.sqrt(np.mean(np.square(value), dtype=np.float64))
         marks = self._marks("is_copy")
         numbers = np.random.default_rng(seed).standard_normal(marks.shape, np.float32)
@@ -213,7 +213,7 @@ class Plan:
         return "; ".join(rules) or "as it was"
 
     def _arrange(self, values: np.ndarray, *, is_gradient: bool = False) -> np.ndarray:
-        """Returns the value with the dimensions of `axes`, those without a name of size 1."""
+        """Returns the value with the dimensions of `axes`; those without a name have size 1."""
         names = [dim.name for dim in self.view]
         wanted = [name for name, _ in self.axes if name is not None]
         x = values.astype(np.float32).reshape([dim.size for dim in self.view])
@@ -225,6 +225,6 @@ class Plan:
         return np.expand_dims(x, [i for i, (name, _) in enumerate(self.axes) if name is None])
 
     def _marks(self, kind: str) -> np.ndarray:
-        """Returns where any dimension has entries of a kind."""
+        """Returns which entries of the value are of a kind along some dimension."""
         marks = [getattr(dim_map, kind) for _, dim_map in self.axes]
         return functools.reduce(np.logical_or.outer, marks, np.zeros([], bool))

@@ -38,12 +38,12 @@ class GrownRun:
     """A larger model that has not been saved, see `grow`.
 
     Attributes:
-      training: has the values.
+      training: the larger model and its optimizer, with their values.
       table: see `GrownVariables.table`.
       num_slots: the number of slots that come from the run.
       difference: the largest difference of the logits and the mean one, relative to the largest
-        logit; None where the models cannot read the same rows.
-      notes: why the function may have changed.
+        logit; None if the ids of the new vocabulary mean other texts.
+      notes: reasons why the function may have changed.
     """
 
     training: Training
@@ -56,7 +56,7 @@ class GrownRun:
     _metadata: Mapping[str, object]
 
     def save(self, model_dir: str) -> None:
-        """Makes a run with the checkpoint in a new directory, whole or not at all."""
+        """Writes the run into a new directory, whole or not at all."""
         target = pathlib.Path(RunDirectory(model_dir).path)
         check_new(target, "--model_dir")
         data, state = self.training.experiment.data, self.training.state
@@ -75,12 +75,12 @@ def grow(
     copies: bool = False,
     noise: float = 0.0,
 ) -> GrownRun:
-    """Returns the model that settings make of a run's configuration, with the run's function.
+    """Returns a larger model: the run's configuration with `settings`, and the run's function.
 
     Args:
       checkpoint: a step, "best" or "latest".
-      copies: new units repeat old ones; by default they are new, and nothing reads them yet.
-      noise: the standard deviation of the differences between copies, relative to the values.
+      copies: new units repeat old ones; by default nothing reads new units yet.
+      noise: the standard deviation of the noise that copies get, relative to the values.
 
     Raises:
       InputError: the new model is not a larger one of the same kind.
@@ -92,7 +92,7 @@ def grow(
     for training in (old, new):
         if training.experiment.model.adapters:
             raise InputError("adapters do not grow: name the run of their model with --from_run")
-    # Averages are read by themselves.
+    # The variables are read, not their averages, which grow by themselves below.
     old.experiment.use_averages = False
     step = old.experiment.restore(former, checkpoints.named_step(checkpoint))
 
@@ -104,7 +104,7 @@ def grow(
 
 
 def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
-    """Returns a training on one device, of which nothing has values, and its configuration."""
+    """Returns an uninitialised training on one device, and its configuration."""
     former.read_config()  # for its error, which names the remedy
     with config.exclusive():
         bindings = config.parse(
@@ -118,7 +118,7 @@ def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
         text = config.config_text(settings.allowed_imports)
         config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
         config.override(InitCheckpoint, names=None)  # a file that this run does not need
-        # In bfloat16 equal functions differ as much as others may.
+        # In bfloat16 rounding would hide a change of the function.
         config.override(mtf.DTypePolicy, activation="float32")
         return build_training(bindings), text
 
@@ -204,7 +204,7 @@ def is_extended(old: Vocabulary, new: Vocabulary) -> bool:
 
 
 def _map_ids(old: Vocabulary, new: Vocabulary, training: Training) -> DimensionMap:
-    """Returns the map to the rows of tables, of which those after the ids are padding.
+    """Returns the map of the tables' rows; rows after the last id are padding.
 
     A new id has the row of the old id of the same bytes, or the mean of the rows of the ids that
     encode its bytes (Gee et al. 2022, "Fast vocabulary transfer", arXiv:2402.09977), or the mean of

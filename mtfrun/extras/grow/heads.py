@@ -1,8 +1,8 @@
-"""How heads of attention become more heads, or share keys and values."""
+"""How attention gets more heads, or heads that share keys and values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
@@ -13,7 +13,7 @@ HEADS, QUERY_HEADS = "heads", "query_heads"
 
 
 class Grouping(NamedTuple):
-    """So many keys and values of a position, and queries for each of them."""
+    """The number of key-value heads, and of query heads for each of them."""
 
     heads: int
     queries: int
@@ -32,11 +32,11 @@ class Grouping(NamedTuple):
 
 
 def regroup(old: Grouping, new: Grouping) -> Grouping:
-    """Returns the grouping with as many queries as before that only needs more heads.
+    """Returns a grouping of the old query heads to which `new` only adds heads.
 
-    Where it has fewer keys and values, each is the mean of several old ones (Ainslie et al. 2023,
-    arXiv:2305.13245, section 2.1), which changes the function. Where it has more, old ones are
-    repeated. Raises InputError if there is none.
+    If it has fewer key-value heads, each is the mean of several old ones (Ainslie et al. 2023,
+    arXiv:2305.13245, section 2.1), which changes the function. If it has more, old ones are
+    repeated. Raises InputError if there is no such grouping.
     """
     if old.fits(new):
         return old
@@ -54,7 +54,7 @@ def regroup(old: Grouping, new: Grouping) -> Grouping:
 def with_heads(
     dims: Sequence[mtf.Dimension], heads: int, queries: int | None = None
 ) -> list[mtf.Dimension]:
-    """Puts heads in the place of those among `dims`, or before the last dimension."""
+    """Replaces the heads among `dims`, or puts heads before the last dimension."""
     names = [dim.name for dim in dims]
     remaining = [dim for dim in dims if dim.name not in (HEADS, QUERY_HEADS)]
     place = names.index(HEADS) if HEADS in names else len(remaining) - 1
@@ -62,3 +62,18 @@ def with_heads(
     if queries is not None:
         sizes.append(mtf.Dimension(QUERY_HEADS, queries))
     return [*remaining[:place], *sizes, *remaining[place:]]
+
+
+def attention_of(
+    stack: str, *models: Mapping[str, mtf.Module]
+) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
+    """Returns the first attention of a stack, old and new, for tables that all heads share."""
+    old, new = (
+        [
+            module
+            for path, module in modules.items()
+            if path.startswith(f"{stack}/") and isinstance(module, MultiHeadAttention)
+        ]
+        for modules in models
+    )
+    return (old[0], new[0]) if old and new else None

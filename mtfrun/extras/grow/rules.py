@@ -1,8 +1,8 @@
-"""The rule of every dimension: which entries are old ones, with which factor, and what others are.
+"""The rule of every dimension: which entries are copied, with which factor, and how new ones begin.
 
-A layer stays the same function if, of every dimension that grows, either what makes its new entries
-or what sums over them is 0. Where copies are wanted, entries repeat, and what sums over them is
-divided by their number. docs/extras/grow.md has the rules; stream.py has that of d_model.
+A layer keeps its function if, for every dimension that grows, either the weights that produce the
+new entries or the weights that sum over them are 0. With copies, entries repeat, and the weights
+that sum over them are divided by their number. docs/extras/grow.md lists the rules.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.extras.grow.dimension_map import DimensionMap, Plan, copies, first, match_places, twice
-from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, regroup, with_heads
+from mtfrun.extras.grow.dimension_map import (
+    DimensionMap,
+    VariableMap,
+    copies,
+    first,
+    match_places,
+    twice,
+)
+from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, attention_of, regroup, with_heads
 from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
 from mtfrun.layers.attention.positions.relative_position import alibi_slopes
@@ -25,7 +32,7 @@ from mtfrun.models.moe import GateContext, Router
 from mtfrun.mtf.parameters.widths import plain_name
 
 _D_KV = "d_kv"
-# Their sizes are what a layer does.
+# Their sizes define the layer, and cannot grow.
 _FIXED = ("buckets", "filter_height", "filter_width", "channels", "relative_position", D_EMBEDDING)
 _SHARED = ("key_value", "key_value_bias")
 _MEMORY = ("key", "value", "key_bias", "value_bias", *_SHARED, "key_norm")
@@ -33,22 +40,22 @@ _KEYS = ("key", "key_bias", *_SHARED)
 _D_FF, _HIDDEN = "d_ff", "expert_hidden"
 _EXPERTS, _EXPERT_X, _EXPERT_Y = "experts", "expert_x", "expert_y"
 _LEVELS = frozenset((_EXPERTS, _EXPERT_X, _EXPERT_Y))
-# Of a U-Net: what reads the outputs of two blocks, one behind the other.
+# In a U-Net, the convolutions that read the concatenated outputs of two blocks.
 _BLOCK_UP = re.compile(r"up/\d+/convolutions/0/")
-# Of a router: the experts that it chooses among.
+# The suffix of the experts that a router chooses among.
 _UNSPLIT = "_unsplit"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Place:
-    """A variable of the new model, the one that it comes from, and the attention it is part of.
+    """A variable of the new model, the variable that it comes from, and the attention that has it.
 
     Attributes:
-      old_dims, new_dims: their dimensions as the rules see them.
-      averaged: old dimensions over which the new value is a mean.
-      maps: the maps of dimensions that have no rule of their own.
-      attention: the old one and the new one.
-      member: its attribute in the attention, such as "query"; "" outside of attention.
+      old_dims, new_dims: the dimensions of both, renamed and split for the rules.
+      averaged: the old dimensions over which values are averaged.
+      maps: maps that take precedence over the rule of a dimension.
+      attention: the old and the new attention.
+      member: the variable's attribute in the attention, such as "query"; "" outside of attention.
     """
 
     path: str
@@ -62,7 +69,7 @@ class _Place:
     member: str = ""
 
     def is_summed(self, name: str) -> bool:
-        """Returns whether products with the variable sum over a dimension of the new value."""
+        """Returns whether products with the variable sum over a dimension."""
         reduced = self.new.reduced_dims
         if reduced is None:
             raise InputError(
@@ -74,14 +81,14 @@ class _Place:
 
 
 class Rules:
-    """The plans of the variables of a larger model.
+    """The maps of the variables of a larger model.
 
     Args:
-      with_copies: entries repeat where this keeps the function, instead of being new.
-      vocabulary: the map of "vocab"; None for the same ids.
+      with_copies: new entries repeat old ones where this keeps the function.
+      vocabulary: the map of "vocab"; None if the vocabulary stays the same.
 
     Attributes:
-      notes: why some rules do not keep the function.
+      notes: reasons why the function changes.
     """
 
     def __init__(
@@ -102,12 +109,8 @@ class Rules:
         )
         self.notes: dict[str, None] = {}
 
-    def plan(self, path: str, source: str) -> Plan | None:
-        """Returns the plan of a variable; None if it has its initial value.
-
-        Raises:
-          InputError: a dimension cannot change so.
-        """
+    def variable_map(self, path: str, source: str) -> VariableMap | None:
+        """Returns the map of a variable, None for its initial value; InputError if none exists."""
         place = self._place(path, source)
         if place is None:
             return None
@@ -122,7 +125,7 @@ class Rules:
         if len({type(owner.gate) for owner in owners if isinstance(owner, Router)}) > 1:
             self.notes["routers have another gate"] = None
         factor, offset = self._factor(place)
-        return Plan(place.old_dims, axes, place.new.shape, factor, offset)
+        return VariableMap(place.old_dims, axes, place.new.shape, factor, offset)
 
     def _place(self, path: str, source: str) -> _Place | None:
         variables = self._old[source], self._new[path]
@@ -145,14 +148,15 @@ class Rules:
         return place if names.isdisjoint(_LEVELS) else self._with_experts(place)
 
     def _with_heads(self, place: _Place) -> _Place:
-        attention = place.attention or self._first_attention(place.path.partition("/")[0])
+        stack = place.path.partition("/")[0]
+        attention = place.attention or attention_of(stack, self._old_modules, self._new_modules)
         if attention is None:
             return place
         old, new = place.old_dims, place.new_dims
         before, after = map(Grouping.of, attention)
         between = regroup(before, after)
         if place.member not in _MEMORY:
-            # The old heads as they are between, in which there are as many queries.
+            # The old heads, split as `between`, which has as many query heads.
             old, new = with_heads(old, *between), with_heads(new, *after)
             return dataclasses.replace(place, old_dims=old, new_dims=new)
         place = dataclasses.replace(place, new_dims=with_heads(new, after.heads))
@@ -168,20 +172,8 @@ class Rules:
             maps[HEADS] = DimensionMap(source, rule=rule)
         return dataclasses.replace(place, old_dims=with_heads(old, before.heads), maps=maps)
 
-    def _first_attention(self, stack: str) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
-        """Returns the attention of a stack, for tables of all heads, such as logits by distance."""
-        old, new = (
-            [
-                module
-                for path, module in modules.items()
-                if path.startswith(f"{stack}/") and isinstance(module, MultiHeadAttention)
-            ]
-            for modules in (self._old_modules, self._new_modules)
-        )
-        return (old[0], new[0]) if old and new else None
-
     def _with_experts(self, place: _Place) -> _Place | None:
-        """Returns None for a router of groups that has its initial value."""
+        """Returns None for an inner router, if it has its initial value."""
         old, names = place.old_dims, {dim.name for dim in place.new_dims}
         if _HIDDEN in names:
             old = [mtf.Dimension(_HIDDEN if name == _D_FF else name, size) for name, size in old]
@@ -209,7 +201,7 @@ class Rules:
         return dataclasses.replace(place, old_dims=old, averaged=frozenset([_EXPERT_Y]))
 
     def _map(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
-        """Returns the map of a dimension; `old` is None where the old value has none."""
+        """Returns the map of a dimension; its size `old` is None if the old variable lacks it."""
         plain = plain_name(mtf.Dimension(name, new))
         is_replaced = plain == "vocab" and self._vocabulary is not None
         if old is not None and new < old and not is_replaced:
@@ -244,7 +236,7 @@ class Rules:
     def _map_of_units(
         self, place: _Place, plain: str, old: int, new: int, *, is_summed: bool
     ) -> DimensionMap:
-        """Returns the map of entries that nothing reads yet, or of copies."""
+        """Returns the map of copies, or of new entries that nothing reads yet."""
         if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
         source = first(old, new)
@@ -257,7 +249,7 @@ class Rules:
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         if old is None:
-            self.notes[_OF_MIXTURES] = None
+            self.notes[_MIXTURE_NOTE] = None
             equal = copies(1, new, is_summed=False)
             return dataclasses.replace(equal, rule=f"{name}:{new} copies")
         chooses = place.new.shape.dimension_names[-1] == name + _UNSPLIT
@@ -268,7 +260,7 @@ class Rules:
         return copies(old, new, is_summed=False)
 
     def _repeats(self, place: _Place, name: str, old: int, new: int) -> bool:
-        """Returns whether a dimension has copies: wanted, or heads with one norm for all."""
+        """Returns whether entries repeat: on request, or because all heads have one norm."""
         if name in (HEADS, QUERY_HEADS) and place.attention is not None:
             _, attention = place.attention
             if attention.query_norm is not None and attention.heads.norm_heads == "together":
@@ -301,15 +293,12 @@ class Rules:
         )
 
     def _repeats_d_kv(self, attention: MultiHeadAttention) -> bool:
-        """Returns whether d_kv has copies: only so can a norm of heads stay the same."""
+        """Returns whether entries of d_kv repeat: on request, or to keep the norm of a head."""
         is_wanted = self._with_copies or attention.query_norm is not None
         return is_wanted and attention.rotary is None
 
     def _factor(self, place: _Place) -> tuple[float, float]:
-        """Returns the factor of a variable, and the offset of the value that has it.
-
-        It makes up for factors in layers that depend on sizes.
-        """
+        """Returns the map's factor and offset: they make up for factors that depend on sizes."""
         owner = _owner(self._new_modules, place.path)
         if owner is not None and owner is self._stream.final_norm:
             offset = owner.scale_offset if isinstance(owner, RMSNorm) else 0.0
@@ -326,10 +315,7 @@ class Rules:
         return (factor, offset) if place.member in members else (1.0, 0.0)
 
     def _weight_of_experts(self, place: _Place) -> float:
-        """Returns the sum of the weights of a token's experts, which are copies of a layer.
-
-        With equal logits; 1 for variables that do not make the outputs.
-        """
+        """Returns the sum of a gate's weights for equal logits if experts copy a layer, else 1."""
         layer, is_output, _ = place.path.rpartition("/experts/wo/")
         if not is_output or not _LEVELS.isdisjoint(place.old.shape.dimension_names):
             return 1.0
@@ -344,11 +330,11 @@ class Rules:
 
 
 def _owner(modules: Mapping[str, mtf.Module], path: str) -> mtf.Module | None:
-    """Returns the module that has a variable."""
+    """Returns the module of the variable at a path."""
     return modules.get(path.rpartition("/")[0])
 
 
-_OF_MIXTURES = (
+_MIXTURE_NOTE = (
     "a mixture of equal experts is the layer where the weights of its gate have the same sum for "
     "all tokens (with Switch nearly), and no token is dropped (CAPACITY_FACTOR, "
     "EVAL_CAPACITY_FACTOR)"

@@ -1,4 +1,4 @@
-"""The rule of d_model, the size of the vectors between layers, which norms divide by their size."""
+"""The rule of d_model, the size of the vectors between layers, which are normalised."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ _Modules = Mapping[str, mtf.Module]
 
 
 class Stream:
-    """What happens to the vectors x between layers, of a entries, when they have b.
+    """How the vectors x between layers grow from a to b entries.
 
-    They become c * (x, 0) with c = sqrt(b / a): their mean square, the sum of squares over b, is
-    that of x, and a norm with its epsilon gives c times the old entries. So what writes them has
-    the factor c, and what reads them 1 / c; what reads the zeros may be anything. Without c, a
-    factor in the scales of norms gives the same but for epsilon (Gesmundo and Maile 2023,
-    arXiv:2308.06103, section 3.4).
+    They become c * (x, 0) with c = sqrt(b / a). Their mean square is then that of x, so that norms
+    return c times the old entries. Producers are scaled by c, consumers by 1 / c; the weights that
+    read the zeros may have any values. A factor in the norms' scales instead of c would change the
+    effect of epsilon (Gesmundo and Maile 2023, arXiv:2308.06103, section 3.4).
 
     Layer normalisation subtracts the mean: there new entries are the mean of the old ones (Wang et
-    al. 2023, arXiv:2310.07999), which becomes 0. Not so where a norm stands behind the sum of a
-    layer and its input, or behind the embedding: then only copies keep the function, of all entries
-    equally many.
+    al. 2023, arXiv:2310.07999), and become 0. If it follows the sum of a layer and its input, or
+    the embedding, only copies keep the function, the same number of each entry.
 
     Attributes:
-      keeps_function: whether the rule does.
-      final_norm, final_factor: the last norm before a softmax with the embedding's table, and what
-        makes up for the sum over the table, which has c twice, and for its factor.
+      keeps_function: whether the rule keeps the function.
+      final_norm, final_factor: the last norm before a softmax with the embedding's table, and its
+        factor, which makes up for c in both the norm and the table, and for the table's factor.
     """
 
     def __init__(self, old: _Modules, new: _Modules, *, with_copies: bool) -> None:
@@ -46,7 +44,7 @@ class Stream:
             and module.scale.shape.dimension_names == [D_MODEL]
         }
         self._is_centred = any(isinstance(norm, LayerNorm) for norm in self._norms.values())
-        # Networks of images have no such dimension.
+        # Image networks may have no d_model.
         sizes = {
             variable.shape.get_dim_by_name(D_MODEL).size
             for modules in (old, new)
@@ -63,8 +61,7 @@ class Stream:
         is_multiple, writes_centred = max(sizes) % min(sizes) == 0, self._writes_centred(list(new))
         self._copies = with_copies or (writes_centred and is_multiple)
         self.keeps_function = is_multiple if self._copies else not writes_centred
-        # Of the tables whose vectors are added up before the first layer, or of the projection
-        # behind a table of d_embedding columns.
+        # The factor of the embedding tables, or of the projection of a factorised table.
         self._embedding_factor = _first_factor(old) / _first_factor(new)
         self.final_norm: _Norm | None = None
         self.final_factor = 1.0
@@ -82,7 +79,7 @@ class Stream:
     def map(
         self, path: str, variable: mtf.Variable, old: int, new: int, *, is_summed: bool
     ) -> DimensionMap:
-        """Returns the map for a variable of the new model."""
+        """Returns the map of d_model in a variable of the new model."""
         owner, _, name = path.rpartition("/")
         factor = math.sqrt(new / old)
         reduced = {dim.name for dim in variable.reduced_dims or ()}
@@ -102,7 +99,7 @@ class Stream:
         return DimensionMap(source, factor=factor, fill="mean" if self._is_centred else "zero")
 
     def _writes_centred(self, paths: Sequence[str]) -> bool:
-        """Returns whether the vectors, or what is added to them, come from layer normalisation."""
+        """Returns whether layer normalisation produces the vectors, or what is added to them."""
         for path, norm in self._norms.items():
             parent, _, name = path.rpartition("/")
             is_behind = "/blocks/" not in path or f"{parent}/layer" in paths[: paths.index(path)]
@@ -128,9 +125,9 @@ def _first_factor(modules: _Modules) -> float:
 
 
 def _tied(modules: _Modules) -> str | None:
-    """Returns the path of the embedding whose table {vocab, d_model} a softmax has.
+    """Returns the path of the embedding whose table {vocab, d_model} is a softmax's kernel too.
 
-    None for no such softmax: a separate one, or one with a projection, sums over d_model once.
+    None without one: d_model is a factor once in a softmax with its own kernel or a projection.
     """
     softmaxes = [x for x in modules.values() if isinstance(x, TokenSoftmax)]
     kernels = [x.kernel for x in softmaxes if x.projection is None]

@@ -19,9 +19,9 @@ from mtfrun.models import Model
 _BLOCK = re.compile(r"(?P<stack>.*?(?:^|/)(?:blocks|stages/\d+)/)(?P<number>\d+)/(?P<name>.*)")
 _SUBLAYER = re.compile(r"(.*?(?:^|/)blocks/\d+/)([^/]+)/(.*)")
 
-# Variables of a mixture, and those that they come from in a mixture of one level or in a
-# feed-forward layer: the first that exists.
-_OF_MIXTURES = (
+# Variables of a mixture of experts, and their sources in a mixture of one level or in a
+# feed-forward layer; the first that exists is taken.
+_MIXTURE_SOURCES = (
     (r"(?<=/layer/)(?:outer|inner)_router/(.*)", r"router/\1"),
     (r"(?<=/layer/)experts/wi/factors/0/(.*)", r"wi/\1"),
     (r"(?<=/layer/)experts/wi/factors/(\d+)/(.*)", r"wi_\1/\2"),
@@ -35,7 +35,7 @@ class Origin(NamedTuple):
 
     Attributes:
       source: the path in the old model; None for a new variable.
-      twin: the same variable in the last block that is not new.
+      twin: the path of the same variable in the last old block, for a variable of a new block.
     """
 
     source: str | None = None
@@ -45,11 +45,11 @@ class Origin(NamedTuple):
 def match_paths(old: Iterable[str], new: Iterable[str]) -> dict[str, Origin]:
     """Returns the origin of every path of the new model.
 
-    Blocks after the last old one are new. A mixture may take the place of a feed-forward layer or
-    of a mixture of fewer levels.
+    Blocks after the last old block are new. A mixture of experts may replace a feed-forward layer
+    or a mixture of fewer levels.
 
     Raises:
-      InputError: another variable has no origin, or an old one no place.
+      InputError: another new variable has no origin, or an old variable has no place.
     """
     old = list(old)
     sources = {place: path for path, place in _number_sublayers(old).items()}
@@ -57,7 +57,7 @@ def match_paths(old: Iterable[str], new: Iterable[str]) -> dict[str, Origin]:
     origins: dict[str, Origin] = {}
     surplus = []
     for path, place in _number_sublayers(new).items():
-        places = [place, *(re.sub(old_part, x, place) for old_part, x in _OF_MIXTURES)]
+        places = [place, *(re.sub(old_part, x, place) for old_part, x in _MIXTURE_SOURCES)]
         source = next((sources[x] for x in places if x in sources), None)
         twin = None if source is not None else _twin(path, blocks, origins)
         origins[path] = Origin(source, twin)
@@ -76,9 +76,9 @@ def match_paths(old: Iterable[str], new: Iterable[str]) -> dict[str, Origin]:
 
 
 def _number_sublayers(paths: Iterable[str]) -> dict[str, str]:
-    """Returns by path the path with the place of the sublayer in its block instead of its name.
+    """Returns, by path, the path with the place of a sublayer in its block instead of its name.
 
-    A class that a list has once more or less may have another number in its name.
+    The name has a number that depends on how often the list of layers has the same class.
     """
     names: dict[str, dict[str, int]] = {}
     numbered = {}
@@ -105,19 +105,19 @@ def _twin(
     return None
 
 
-# Of the initial values of routers: a token then has equal weights for its experts, nearly, and all
-# the experts that a threshold would leave out, see `moe.Top2`.
-_OF_ROUTERS = 0.1
+# The factor of a router's initial values. The experts of a token then have nearly equal weights,
+# and the threshold of `moe.Top2` drops none of them.
+_ROUTER_FACTOR = 0.1
 
 
 class GrownVariables:
-    """The variables of the new model, which gets its initial values, with where they come from.
+    """Initialises the new model, and maps values of the old model to its variables.
 
     Args:
-      noise: the standard deviation of the differences between copies, relative to the values.
+      noise: the standard deviation of the noise that copies get, relative to the values.
 
     Attributes:
-      plans: the plans of variables that come from old ones.
+      maps: the maps of the variables that come from old ones.
 
     Raises:
       InputError: the new model is not a larger one of the same kind.
@@ -128,40 +128,41 @@ class GrownVariables:
     ) -> None:
         self.old, self.new = old.named_variables(), new.named_variables()
         self.origins = match_paths(self.old, self.new)
-        self.plans = {
-            path: plan
+        self.maps = {
+            path: x
             for path, origin in self.origins.items()
-            if origin.source is not None and (plan := rules.plan(path, origin.source)) is not None
+            if origin.source is not None
+            and (x := rules.variable_map(path, origin.source)) is not None
         }
         mtf.initialize(new, seed)
         self._initial: dict[str, np.ndarray] = mtf.to_numpy(self.new)
         self._noise = noise
 
     def grow(self, path: str, old: np.ndarray | None) -> np.ndarray:
-        """Returns the new value of a variable for an old value, or without one for a new variable.
+        """Returns the value of a variable from the old value, which is None for a new variable.
 
-        A layer of a new block adds 0 to the vectors between layers. Other new variables are
+        A layer of a new block adds 0 to the vectors between layers; other new variables are
         routers.
         """
-        plan, variable = self.plans.get(path), self.new[path]
-        if plan is None or old is None:
-            factor = _OF_ROUTERS
+        variable_map, variable = self.maps.get(path), self.new[path]
+        if variable_map is None or old is None:
+            factor = _ROUTER_FACTOR
             if self.origins[path].twin is not None:
                 reduced = {dim.name for dim in variable.reduced_dims or ()}
                 written = set(variable.shape.dimension_names) - reduced
                 factor = 0.0 if reduced and D_MODEL in written else 1.0
             return self._initial[path] * np.float32(factor)
-        value = plan.map_values(old, self._initial[path])
+        value = variable_map.map_values(old, self._initial[path])
         if self._noise:
-            value = value + self._noise * plan.differences(value, zlib.crc32(path.encode()))
+            value = value + self._noise * variable_map.differences(value, zlib.crc32(path.encode()))
         return value
 
     def table(self) -> list[tuple[str, str, str, str]]:
-        """Returns rows of path, old dimensions, new ones and rules; equal blocks have one row."""
+        """Returns rows (path, old dimensions, new dimensions, rule), one for all equal blocks."""
         rows: dict[tuple[str, str, str, str], int] = {}
         for path, origin in self.origins.items():
-            plan = self.plans.get(path)
-            rule = plan.describe() if plan is not None else "new, initial"
+            variable_map = self.maps.get(path)
+            rule = variable_map.describe() if variable_map is not None else "new, initial"
             if origin.twin is not None:
                 rule = "new block"
             before = "" if origin.source is None else self.old[origin.source].shape.to_string
@@ -177,14 +178,14 @@ class GrownVariables:
 Read = Callable[[str], np.ndarray]
 """Returns a slot of the old checkpoint by its path."""
 
-# Of the squares of gradients: all, or the means over one side each, see `optim.Adafactor`.
+# Slots of squared gradients: of the variable's shape, or the two means of `optim.Adafactor`.
 _SQUARES, _MEANS = "v", ("vr", "vc")
 
 
 def grow_slots(
     old: optim.Optimizer, new: optim.Optimizer, variables: GrownVariables, read: Read
 ) -> dict[str, np.ndarray]:
-    """Returns values of the new optimizer by path, if the old one is of the same class."""
+    """Returns the new optimizer's slots by path; empty if the old one is of another class."""
     if not isinstance(old, optim.SlotOptimizer) or type(old) is not type(new):
         return {}
     assert isinstance(new, optim.SlotOptimizer)
@@ -194,7 +195,7 @@ def grow_slots(
         for name in variable_slots
     }
     for path in new.named_slots().keys() & old.named_slots().keys() - slots.keys():
-        slots[path] = read(path)  # of no variable
+        slots[path] = read(path)  # belongs to no variable
     return {path: value for path, value in slots.items() if value is not None}
 
 
@@ -211,10 +212,11 @@ def _grow(
         is_old = origin.source in old.slots and name in old.slots[origin.source]
         return variables.grow(path, read(f"{origin.source}/{name}") if is_old else None)
     if power == 2 and origin.twin is not None:
-        # Steps of a new block are as large as steps of the last old one.
+        # Steps in a new block are as large as in the last old block.
         reference_path = origin.twin
-    source, plan = variables.origins[reference_path].source, variables.plans.get(reference_path)
-    if power is None or plan is None or source is None or source not in old.slots:
+    source = variables.origins[reference_path].source
+    variable_map = variables.maps.get(reference_path)
+    if power is None or variable_map is None or source is None or source not in old.slots:
         return None
     if power == 2:
         before = _squares(old, source, read)
@@ -222,16 +224,16 @@ def _grow(
         before = read(f"{source}/{name}") if name in old.slots[source] else None
     if before is None:
         return None
-    after, whole = plan.map_gradients(before, power), new.variables[path].shape
-    kept = new.slots[path][name].shape.dimension_names
+    after, shape = variable_map.map_gradients(before, power), new.variables[path].shape
+    slot_dims = new.slots[path][name].shape.dimension_names
     means: np.ndarray = after.mean(
-        axis=tuple(i for i, dim in enumerate(whole) if dim.name not in kept)
+        axis=tuple(i for i, dim in enumerate(shape) if dim.name not in slot_dims)
     )
     return means
 
 
 def _squares(old: optim.SlotOptimizer, path: str, read: Read) -> np.ndarray | None:
-    """Returns the squares of gradients with all dimensions of a variable."""
+    """Returns the average of squared gradients in the shape of a variable."""
     slots, whole = old.slots[path], old.variables[path].shape
     if _SQUARES in slots:
         return read(f"{path}/{_SQUARES}")

@@ -158,10 +158,10 @@ def test_slots_follow_the_gradients(name: str) -> None:
     before, after = (_gradients(grown, of_new=of_new) for of_new in (False, True))
     # Of gradients that are 0 but for rounding: those of biases of keys.
     rounding = 1e-6 * max(np.abs(gradient).max() for gradient in before.values())
-    for path, plan in grown.variables.plans.items():
+    for path, variable_map in grown.variables.maps.items():
         source = grown.variables.origins[path].source
         assert source is not None
-        expected = plan.map_gradients(before[source], 1)
+        expected = variable_map.map_gradients(before[source], 1)
         error = np.where(expected == 0.0, 0.0, after[path] - expected)
         assert np.abs(error).max() < max(1e-4 * np.abs(expected).max(), rounding), path
 
