@@ -1,1 +1,1 @@
-"""What parted two trainings, or a training and its repetition."""
+"""Finds why two trainings differ, or a training and its replay."""

@@ -1,4 +1,4 @@
-"""The first step at which two runs part, what parts there, and the likely cause."""
+"""The first step at which two runs diverge, what differs there, and the likely cause."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LABELS = {
     ACTS_LATER: "also differs, may act later",
     NO_EFFECT: "without effect",
 }
-# What it must be if the records do not say, by what differs first.
+# The cause if the records do not explain the difference, by what differs first.
 _OTHERWISE = {
     BATCH: (DATA, "the data's class reads other rows, or in another order"),
     KEY: (SEED, "the code draws other random keys"),
@@ -54,10 +54,10 @@ _UNRECORDED = (
 class Bisection(LedgerComparison):
     """The comparison of two runs."""
 
-    a: str  # the directories
+    a: str  # the directory of a run
     b: str
     last_steps: tuple[int, int]  # of their ledgers
-    causes: Sequence[Cause]  # differences between the records of the commands, likely first
+    causes: Sequence[Cause]  # differences between the trainings' records, likeliest first
     first_batch: int | None  # the first step with another batch; None if there is none
     documents: Sequence[str] = ()  # lines on the documents that differ
 
@@ -68,7 +68,7 @@ class Bisection(LedgerComparison):
 
     @property
     def likely(self) -> tuple[str, str]:
-        """The kind of the likely cause, and a line."""
+        """The kind of the likely cause, and a line about it."""
         if self.causes and self.causes[0].effect == LIKELY:
             return self.causes[0].kind, str(self.causes[0])
         assert self.difference is not None
@@ -103,7 +103,7 @@ class Bisection(LedgerComparison):
 
 
 def bisect(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Bisection:
-    """Compares the ledgers of two runs, and the records of their trainings where they part.
+    """Compares the ledgers of two runs, and the records of their trainings where they diverge.
 
     Raises:
       RunDirError: a run has no ledger, or its records are damaged.
@@ -124,7 +124,7 @@ def bisect(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Bisection:
         last=max(pairs),
     )
     if comparison.difference is None and not comparison.is_exact:
-        causes = [cause for cause in causes if cause.kind != MESH]  # it rounds
+        causes = [cause for cause in causes if cause.kind != MESH]  # it explains the rounding
     last_a, last_b = (max(ledger.records) for ledger in ledgers)
     return Bisection(
         **vars(comparison),

@@ -1,4 +1,4 @@
-"""What the records of two runs say about why they parted."""
+"""Why two runs diverged, by what differs in their records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mtfrun.extras.audit.ledger import (
 )
 from mtfrun.rundir.commands import changed_modules, read_commands
 
-# Kinds of causes; "settings" should change no number.
+# Kinds of causes; "settings" should not change any value.
 SEED, DATA, CONFIGURATION, ACTIONS, START = (
     *("randomness (seed)", "data", "configuration", "actions", "initial values"),
 )
@@ -37,17 +37,17 @@ RESTORED, VERSIONS, CODE, MACHINE, THREADS, ENVIRONMENT = (
 )
 MESH, SETTINGS, EVALUATION = "mesh", "settings", "evaluation data"
 
-# What a setting acts on first; a cause of another kind acts as its kind.
+# What a setting acts on first; the kind of other causes says it.
 _SHAPES, _BATCHES, _MODEL, _GRADIENTS, _UPDATES, _SCHEDULES, _ROUNDING = (
     *("shapes", "batches", "model", "gradients", "updates", "schedules", "rounding"),
 )
-_LIBRARIES = "libraries"  # versions that hardly change numbers
-# Positions of a difference besides `LOSS`, `GRADIENT_NORM`, ...: the values after restoring, a
-# batch after the first, and numbers after one or two updates, or more.
+_LIBRARIES = "libraries"  # versions that hardly affect values
+# Where a difference appears, besides `LOSS`, `GRADIENT_NORM`, ...: in restored values, in a batch
+# after the first, after one or two updates, or after more.
 _AT_RESTORED, _LATER_BATCH, _AFTER_UPDATES, _LATER = "restored", "later batch", "updates", "later"
 _MACHINES = (ENVIRONMENT, VERSIONS, CODE, MACHINE, THREADS, _ROUNDING, _LIBRARIES)
 _ALWAYS, _EARLIER = (RESTORED, *_MACHINES), (START, ACTIONS, _SHAPES, MESH)
-# What explains a difference at a position, the likeliest first; a kind that is missing acts later.
+# What explains a difference there, the likeliest first; kinds that are missing act later.
 _EXPLAIN: Mapping[str, Sequence[str]] = {
     INITIAL_VALUES: (SEED, START, _SHAPES, CODE, VERSIONS, ACTIONS, *_MACHINES, _MODEL),
     _AT_RESTORED: (RESTORED, ACTIONS, *_MACHINES),
@@ -124,17 +124,17 @@ def trainings_of(directory: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
 
 
 def record_at(trainings: Sequence[Mapping[str, Any]], step: int) -> Mapping[str, Any]:
-    """Returns the record of the training that computed a step, empty without one."""
+    """Returns the record of the training that computed a step; empty if there is none."""
     return next((r for r in reversed(trainings) if r["step"] < max(step, 1)), {})
 
 
 def is_same_mesh(trainings: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether all trainings were on one mesh, or meshes, with the same bits."""
+    """Returns whether all trainings ran on one mesh, or on meshes that compute the same bits."""
     meshes: set[object] = set()
     for record in trainings:
-        given, _ = texts_of_parameters(record.get("hyperparameters"))
+        texts, _ = texts_of_parameters(record.get("hyperparameters"))
         mesh = tuple(record.get(name) for name in _RECORDED[MESH])
-        meshes.add(given.get("mtf.Mesh.reproducible") or mesh)
+        meshes.add(texts.get("mtf.Mesh.reproducible") or mesh)
     return len(meshes) <= 1
 
 
@@ -147,9 +147,9 @@ def find_causes(
     first_batch: int | None,
     last: int,
 ) -> list[Cause]:
-    """Returns what differs when the runs compute the first step that differs, likely first.
+    """Returns what differs in the records of the first step that differs, likeliest first.
 
-    Of equal runs, what differs without effect when they compute the last step.
+    For equal runs, what differs at the last step, without effect.
 
     Args:
       a, b: the records of the runs' trainings.
@@ -161,7 +161,7 @@ def find_causes(
     starts = [{record["step"] for record in trainings} for trainings in (a, b)]
     step = last if difference is None else difference.step
     if difference is not None and difference.what == VARIABLES:
-        step += (step in starts[0]) != (step in starts[1])  # one was resumed with others
+        step += (step in starts[0]) != (step in starts[1])  # one was resumed, with other variables
     records = record_at(a, step), record_at(b, step)
     acts = {**_causes_in_settings(*records), **_causes_in_records(*records)}
     began = max(record.get("step", 0) for record in records)
@@ -173,7 +173,7 @@ def find_causes(
     if first_batch is None:
         without_effect |= {DATA, _BATCHES}
     elif all(cause.kind != DATA for cause in acts):
-        without_effect.add(DATA)  # settings of sources, of the same data
+        without_effect.add(DATA)  # other settings, but the same data
     if 0 in equal_variables:
         without_effect.add(START)
     explain = [] if difference is None else _EXPLAIN[_position(difference, step, began)]
@@ -184,7 +184,7 @@ def find_causes(
         if difference is None or kinds <= without_effect:
             effect = NO_EFFECT
         is_setting = (cause.kind != CONFIGURATION) + (cause.kind == SETTINGS)
-        # Of another class the parameters are in one of the runs only.
+        # If a class was replaced, its parameters are in one of the runs only.
         rank = (_EFFECTS.index(effect), place, is_setting, NONE in (cause.a, cause.b))
         ranked.append((rank, cause._replace(effect=effect)))
     causes = [cause for _, cause in sorted(ranked, key=lambda x: x[0])]
@@ -235,7 +235,7 @@ def _causes_in_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[C
 def _recorded(
     kind: str, old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str] | None = None
 ) -> list[Cause]:
-    """Returns the entries of records that differ, without the first key: "tensorflow"."""
+    """Returns the entries of records that differ, named without the first key: "tensorflow"."""
     entries = [{name: x.get(name) for name in names or _RECORDED[kind]} for x in (old, new)]
     return [
         Cause(kind, change._replace(path=change.path[1:] or change.path).name, *change.texts)
@@ -244,7 +244,7 @@ def _recorded(
 
 
 def _short_paths(data: Any) -> Any:
-    """Returns a fingerprint with the names of files instead of their paths, if they differ."""
+    """Returns a fingerprint with the names of files instead of their paths, if they are unique."""
     if not isinstance(data, Mapping):
         return data
     files = data.get("files")
@@ -279,14 +279,14 @@ def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
         used |= {change.name, *macros}
         if change.name.endswith("Experiment.seed"):
             continue
-        # Not those that another value has replaced.
+        # Only macros that both runs bind.
         replaced = {x: y for x, y in bound.items() if x in macros and None not in y[1:]}
         for name, shown_change in (replaced or {change.name: change}).items():
             shown[name] = shown_change
             effects[name].add(_acts_of_parameter(change))
     acts: dict[Cause, set[str]] = {}
     for name, change in shown.items():
-        # A macro of both acts on the model first.
+        # A macro with several effects acts on the first of these.
         first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in effects[name]]
         kinds = {*(first[:1] or effects[name])}
         if _LENGTHS.fullmatch(name) or _BATCHES in effects[name]:
@@ -318,7 +318,7 @@ def _acts_of_parameter(change: Change) -> str:
 def _acts_of_setting(names: Sequence[str]) -> tuple[str, str]:
     """Returns the kind and the effect of a setting and of what refers to it.
 
-    It is not a parameter of the training, and so it should change no number.
+    It is not a parameter of the training, so it should not change any value.
     """
     if "init_checkpoint" in names[0].lower():
         return START, START

@@ -29,18 +29,18 @@ from mtfrun.extras.audit.positions import find_positions
 from mtfrun.files.digests import digest_of_rows
 from mtfrun.rundir import RunDirectory
 
-# Characters of a text before and from its first difference; rows that are listed, documents that
-# are looked for.
+# Characters of a text before and after its first difference; the most rows that are listed, and
+# documents that are searched.
 _BEFORE, _AFTER, _MOST_ROWS, _MOST_DOCUMENTS = 20, 40, 5, 100_000
 
 
 def describe_documents(
     runs: Sequence[RunDirectory], settings: Settings, last: int, first_batch: int | None
 ) -> list[str]:
-    """Returns lines on the documents that differ in the training data of two runs.
+    """Returns lines about the documents that differ in the training data of two runs.
 
-    Texts are read from the caches that the trainings have made. `first_batch` is the first step
-    with another batch; without it no step up to `last` has read what differs.
+    Texts are read from the caches of the trainings. `first_batch` is the first step with another
+    batch; None if no step up to `last` has read a document that differs.
     """
     step = first_batch or last
     records = [record_at(trainings_of(run.path), step).get("data") or {} for run in runs]
@@ -55,8 +55,8 @@ def describe_documents(
     caches = [_find_caches(x, vocabularies) for x in texts]
     sides = zip(runs, configured, caches, strict=True)
     batches = [] if first_batch is None else [_Batch.of(*side, step) for side in sides]
-    known = [batch for batch in batches if batch is not None]
-    rows = _differing_rows(*known) if len(known) == len(runs) else []
+    valid = [batch for batch in batches if batch is not None]
+    rows = _differing_rows(*valid) if len(valid) == len(runs) else []
     place = "" if first_batch is None else f" of step {step:,}"
     lines = []
     for component, title in enumerate(texts[0]):
@@ -78,7 +78,7 @@ def describe_documents(
 
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-    """The data of a run with the caches that it has read, and its batch of a step."""
+    """The data of a run, with the caches that its training has read, and its batch of a step."""
 
     configured: ConfiguredData
     batches: Batches
@@ -92,7 +92,7 @@ class _Batch:
         caches: Mapping[str, TokenCache],
         step: int,
     ) -> _Batch | None:
-        """None if it is not the batch in the run's ledger, or cannot be made."""
+        """Returns None if the batch cannot be made, or is not the batch in the run's ledger."""
         with contextlib.suppress(InputError, OSError):
             configured = configured._replace(data=configured.data.with_caches(caches))
             batches = batches_at(configured, run, step)
@@ -106,11 +106,11 @@ class _Batch:
     def find(
         self, component: int, documents: np.ndarray, rows: Sequence[int]
     ) -> Iterator[tuple[int, int]]:
-        """Yields pairs of a row of the batch, from 1, and one of the documents in it."""
+        """Yields pairs of a row of the batch, from 1, and a document in it."""
         end = self.batches.position
-        with contextlib.suppress(InputError):  # rows that do not know their documents
-            looked_for = documents[:_MOST_DOCUMENTS]
-            places, positions = find_positions(self.batches, component, looked_for, end)
+        with contextlib.suppress(InputError):  # rows without documents
+            searched = documents[:_MOST_DOCUMENTS]
+            places, positions = find_positions(self.batches, component, searched, end)
             numbers = positions - (end - self.configured.batch_size) + 1
             for document, row in zip(documents[places.examples], numbers.tolist(), strict=True):
                 if row >= 1 and (not rows or row in rows):
@@ -131,7 +131,7 @@ def _describe(
     place: str,
     title: str,
 ) -> str:
-    """Returns the line of a task, whose caches differ."""
+    """Returns the line about a task whose caches differ."""
     differing = _differing_documents(*caches)
     numbers = [int(x[0]) if x.size else None for x in differing]
     where, row_texts = "" if place else ", which no step has read", list[str]()
@@ -145,7 +145,7 @@ def _describe(
         where = f", row {row:,}{place}"
         is_paired = len(caches[0]) == len(caches[1])
         numbers = [document if is_paired or side == x else None for x in range(2)]
-        if rows:  # and so both batches are there
+        if rows:  # then both batches exist
             row_texts = [batch.text(row) for batch in batches if batch is not None]
     texts = [
         "" if number is None else " / ".join(document_texts(cache, number).values())
@@ -174,7 +174,7 @@ def _differing_rows(a: _Batch, b: _Batch) -> list[int]:
 
 
 def _differing_documents(a: TokenCache, b: TokenCache) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the documents of each that differ, without the same ones at both ends."""
+    """Returns the documents of both that differ, without equal ends if their numbers differ."""
     one, other = (np.array(hashes_of(cache, np.arange(len(cache)))) for cache in (a, b))
     common = min(len(a), len(b))
     places = np.flatnonzero(one[:common] != other[:common])
@@ -187,7 +187,7 @@ def _differing_documents(a: TokenCache, b: TokenCache) -> tuple[np.ndarray, np.n
 
 
 def _line(texts: Sequence[str], rows: Sequence[str]) -> str:
-    """Returns such as " (line 2)": the line that the rows show, and the first that differs."""
+    """Returns " (line 2)": the line that the rows show, and the first line that differs."""
     lines = [text.splitlines() for text in texts]
     differing = [
         (i, x or "") for i, (x, y) in enumerate(itertools.zip_longest(*lines), 1) if x != y
@@ -216,7 +216,7 @@ def _excerpt(text: str, place: int) -> str:
 def _find_caches(
     texts: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]
 ) -> dict[str, TokenCache]:
-    """Returns the caches by task whose ids have the recorded hashes, as far as they are there."""
+    """Returns the caches, by task, whose ids have the recorded hashes; some may be missing."""
     titles = {record.get("ids"): title for title, record in texts.items()}
     caches = {}
     for directory in cache_directories(None):

@@ -1,4 +1,4 @@
-"""Where documents went: the steps of a run that read them."""
+"""The steps of a run that read a document."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ class ExposedDocument:
     number: int  # its number in the split, from 1; empty documents do not count
     hash: str
     texts: dict[str, str]  # decoded texts by feature
-    # both: counts in the steps that the run has made, up to `last`, and in those until `until`, its
-    # last step
+    # the exposures up to `last`, the newest step, and after it up to `until`, the training's last
     read: Sequence[Exposure]
     to_come: Sequence[Exposure]
     last: int
@@ -80,9 +79,9 @@ def find_exposed(
     hashes: Sequence[str] = (),
     numbers: Sequence[int] = (),
 ) -> Iterator[ExposedDocument]:
-    """Yields the first documents that contain a text, or with these hashes, or numbers from 1.
+    """Yields the first documents that contain the text, or have one of the hashes or numbers.
 
-    DataError if the data have changed since the run, or are not made of documents.
+    Numbers begin at 1. DataError if the data has changed since the run, or has no documents.
     """
     newest = run.checkpoints().manifest(None)
     if newest is not None:
@@ -101,8 +100,8 @@ def find_exposed(
         assert cached.texts is not None
         chosen = list[int]()
         if text is not None:
-            found = find_text(cached.texts, text, configured.data.vocabularies)
-            chosen += itertools.islice(found, most)
+            matches = find_text(cached.texts, text, configured.data.vocabularies)
+            chosen += itertools.islice(matches, most)
         for documents in find_hashes(cached.texts, hashes).values():
             chosen += documents.tolist()
         chosen += [number - 1 for number in numbers if 1 <= number <= len(cached.texts)]
@@ -112,8 +111,8 @@ def find_exposed(
         places, positions = find_positions(batches, component, documents, before)
         steps, rows = divmod(positions - position, size)
         for i, document in enumerate(documents.tolist()):
-            (of,) = np.nonzero(places.examples == i)
-            columns = (x[of].tolist() for x in (base + 1 + steps, rows + 1, places.segments))
+            (indices,) = np.nonzero(places.examples == i)
+            columns = (x[indices].tolist() for x in (base + 1 + steps, rows + 1, places.segments))
             exposures = list(itertools.starmap(Exposure, zip(*columns, strict=True)))
             yield ExposedDocument(
                 cached.title,
@@ -141,7 +140,7 @@ def document_texts(cache: TokenCache, document: int) -> dict[str, str]:
 
 
 def batches_at(configured: ConfiguredData, run: RunDirectory, step: int) -> Batches:
-    """Returns the batches of a run's training, of which the next one is the step's."""
+    """Returns the batches of a run's training; the next one is that of the step."""
     check_range("Training.batch_size", configured.batch_size, COUNT)
     batches = configured.data.train(configured.batch_size, seed=configured.seed)
     for term in configured.loss_terms:
@@ -155,7 +154,7 @@ def batches_at(configured: ConfiguredData, run: RunDirectory, step: int) -> Batc
 def newest_position(run: RunDirectory) -> tuple[int, int]:
     """Returns the step of the newest checkpoint, and the number of examples read before it.
 
-    They are not in proportion if batches once had another size.
+    They are not in proportion if the batch size has changed.
     """
     newest = run.checkpoints().manifest(None)
     return (0, 0) if newest is None else (newest.step, newest.metadata.get("data_position", 0))

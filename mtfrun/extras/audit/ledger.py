@@ -1,10 +1,10 @@
 """The ledger of a training: a short binary record of every step, chained by hashes.
 
-A record has what a step read and computed, so that two trainings can be compared bit by bit, and a
-step can be computed again and compared. Its hash includes the record before: a record that was
-changed, or a part that was cut out, shows. The record of step 0 has the digest of the initial
-values alone. A second file has a line of JSON for every digest of all variables: the digests of
-each, which add up to it.
+A record says what a step read and computed, so that two trainings can be compared bit by bit, and
+a step can be replayed and compared. Its hash includes the hash of the record before it: records
+that were changed or removed are noticed. The record of step 0 only has the digest of the initial
+values. A second file has a line of JSON for every digest of all variables: the digest of each
+variable; together they add up to it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ENTRY = struct.Struct(f"{_FIELDS.format}{_HASH_BYTES}s")
 
 
 TOLERANCE = 1e-3
-"""The largest relative difference of losses and gradient norms that are equal on another mesh."""
+"""Losses and gradient norms count as equal on another mesh up to this relative difference."""
 
 # What may differ, causes before effects.
 INITIAL_VALUES, BATCH, KEY, LOSS, GRADIENT_NORM, VARIABLES = (
@@ -48,13 +48,13 @@ INITIAL_VALUES, BATCH, KEY, LOSS, GRADIENT_NORM, VARIABLES = (
 
 
 class LedgerRecord(NamedTuple):
-    """A step; digests are of `mtfrun.files.digests`, numbers the bits of float32."""
+    """A step, with digests of `mtfrun.files.digests`, and float32 numbers as their bits."""
 
     step: int  # the number of finished steps after it; 0 for the initial values
     batch: int  # a digest of the features' arrays
     key: int  # the bits of the step's random key
-    loss: int  # both: the sum of the differentiated loss, and its divisor
-    weight: int
+    loss: int  # the sum of the differentiated loss
+    weight: int  # the divisor of `loss`
     gradient_norm: int  # norm before clipping
     variables: int = 0  # a digest of all variables, slots and averages after the step; 0 for none
 
@@ -77,7 +77,7 @@ class LedgerRecord(NamedTuple):
 
 
 def bits_of(values: npt.ArrayLike) -> list[int]:
-    """Returns the bits of each of some float32 values."""
+    """Returns the bits of float32 values."""
     bits: list[int] = np.ascontiguousarray(values, np.float32).view(np.uint32).tolist()
     return bits
 
@@ -88,7 +88,7 @@ def value_of(bits: int) -> float:
 
 
 def newest_recorded_step(directory: str | os.PathLike[str]) -> int:
-    """Returns the last step of a ledger that may be written at present; 0 for none."""
+    """Returns the last step of a ledger, to which a training may be writing; 0 for none."""
     with contextlib.suppress(OSError), open_regular(pathlib.Path(directory, LEDGER)) as file:
         content = file.read()
         number = _number_of_entries(content)
@@ -97,7 +97,7 @@ def newest_recorded_step(directory: str | os.PathLike[str]) -> int:
 
 
 def _number_of_entries(content: bytes) -> int:
-    """Returns the number of records of a file, without one that is being written."""
+    """Returns the number of complete records in a file: the last may be half written."""
     return (len(content) - len(_HEADER)) // _ENTRY.size
 
 
@@ -109,9 +109,9 @@ def _entries(content: bytes, begin: int, end: int) -> Iterator[tuple[LedgerRecor
 
 
 class LedgerWriter:
-    """Appends to the ledger of a run, whose lock is held. A failure to write is a warning, once.
+    """Appends to the ledger of a run whose lock is held; the first failure to write is a warning.
 
-    What a call has written outlives the process, and after `sync` the machine.
+    Records survive a crash of the process and, after `sync`, of the machine.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -124,7 +124,7 @@ class LedgerWriter:
     def begin(self, step: int) -> None:
         """Drops the records of steps after this one, which are computed again.
 
-        Also the digests of variables after this step, since a training may begin with others.
+        Digests are dropped from this step on, since a training may begin with other variables.
         """
         with self._warning(), open_to_write(self._path, "rb+") as file:
             content = file.read()
@@ -158,9 +158,9 @@ class LedgerWriter:
         self._write(self._path, bytes(content))
 
     def add_digests(self, digests: Mapping[str, int]) -> None:
-        """Adds digests of all variables by path, after the last record's step, which has their sum.
+        """Adds digests of all variables, by path, after the step of the last record.
 
-        The last record is written anew.
+        That record is rewritten with their sum.
         """
         if self._last is None:
             return
@@ -171,7 +171,7 @@ class LedgerWriter:
         self._write(self._path, fields + self._hash, replaces_last=True)
 
     def sync(self) -> None:
-        """Forces the records to the disk, as for a checkpoint that follows."""
+        """Forces the records to the disk, before a checkpoint."""
         self._write(self._path, b"", syncs=True)
 
     def _write(
@@ -202,10 +202,7 @@ class LedgerWriter:
 
 
 def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
-    """Yields the records of a run; RunDirError if there are none, or where the chain is broken.
-
-    A record that is being written is left out.
-    """
+    """Yields the complete records; RunDirError without a ledger, or where the chain is broken."""
     path = pathlib.Path(directory, LEDGER)
     try:
         with open_regular(path) as file:
@@ -233,7 +230,7 @@ def _chain(former: bytes, fields: bytes) -> bytes:
 class Difference(NamedTuple):
     """The first difference: the step, what differs, and the two values as text.
 
-    `variables` are the paths of those that differ, if there are digests of each after the step.
+    `variables` are the paths of variables that differ, if there are digests of each.
     """
 
     step: int
@@ -243,7 +240,7 @@ class Difference(NamedTuple):
     variables: tuple[str, ...] = ()
 
     def describe(self, second: str) -> str:
-        """Returns such as "the loss of step 7 differs: 5.1, and 5.2 in B", `second` is "in B"."""
+        """Returns "the loss of step 7 differs: 5.1, and 5.2 in B", if `second` is "in B"."""
         place = f" of step {self.step:,}" if self.step else ""
         are = "differ" if self.what.endswith("s") and self.what != LOSS else "differs"
         text = f"the {self.what}{place} {are}: {self.a}, and {self.b} {second}"
@@ -261,12 +258,12 @@ class RunLedger(NamedTuple):
 
     @classmethod
     def of(cls, directory: str | os.PathLike[str]) -> RunLedger:
-        """RunDirError if the run has no ledger, or one that is damaged."""
+        """Raises RunDirError if the run has no ledger, or its ledger is damaged."""
         records = {record.step: record for record in read_ledger(directory)}
         return cls(pathlib.Path(directory), records)
 
     def digests(self, step: int) -> dict[str, int]:
-        """Returns the digests of variables by path, maybe empty; RunDirError if damaged."""
+        """Returns the digests of variables by path, empty without any; RunDirError if damaged."""
         digests = read_digests(self.directory, step)
         if digests and sum(digests.values()) % MODULUS != self.records[step].variables:
             path = self.directory / DIGESTS
@@ -281,7 +278,7 @@ class RunLedger(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LedgerComparison:
-    """Of the steps that both ledgers have."""
+    """A comparison of the steps that both ledgers have."""
 
     steps: int  # their number
     # whether bits were compared; otherwise losses and norms are equal within `TOLERANCE`, and

@@ -1,4 +1,4 @@
-"""Where training draws documents: the inverse of its order, without computing the order."""
+"""The positions at which training draws documents: the inverse of its order, computed directly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from mtfrun.data.rows.batches import Batches, Places
 from mtfrun.data.rows.order import Mixing, Shuffle
 
-# Of the cipher by which grain shuffles, see `Shuffle`.
+# Parameters of the cipher with which grain shuffles, see `Shuffle`.
 _ROUNDS, _LEAST_BLOCK_BITS, _WORD = 4, 16, 0xFFFFFFFF
 # Below this number all rows are shuffled to find one: deciphering would take longer.
 _FEW_ROWS = 256
@@ -18,8 +18,8 @@ def find_positions(
 ) -> tuple[Places, np.ndarray]:
     """Returns the places of a component's examples before a position, in ascending order.
 
-    A place for each epoch, and the position of its row, int64 [places]. The time does not depend on
-    the number of positions.
+    One place for each epoch, and the position of its row, int64 [places]. The time does not depend
+    on the number of positions.
     """
     places, shuffle = batches.components[component].find(examples), batches.shuffles[component]
     drawn = batches.mixing.count_before(before)[component]
@@ -30,7 +30,7 @@ def find_positions(
     within = np.concatenate([np.zeros([0], np.int64), *in_epochs])
     numbers = np.tile(np.arange(places.rows.size), len(epochs))[within < drawn]
     within = within[within < drawn]
-    if within.size:  # a version of grain with another shuffle has another inverse
+    if within.size:  # fails if a version of grain shuffles in another way
         assert shuffle.at(within[:1]) == places.rows[numbers[:1]]
     positions = _positions_of(batches.mixing, component, within, before)
     numbers = numbers[np.argsort(positions, kind="stable")]
@@ -40,7 +40,7 @@ def find_positions(
 def _positions_of(mixing: Mixing, component: int, within: np.ndarray, before: int) -> np.ndarray:
     """Returns the inverse of `Mixing.at`: the positions of a component's elements, int64 [n].
 
-    All are below the position `before`. By bisection, of all at the same time.
+    All are below the position `before`. They are found by bisection, all at once.
     """
     low, high = np.zeros_like(within), np.full_like(within, before)
     while (low + 1 < high).any():
@@ -51,7 +51,7 @@ def _positions_of(mixing: Mixing, component: int, within: np.ndarray, before: in
 
 
 def _index_in_epoch(shuffle: Shuffle, rows: np.ndarray, epoch: int) -> np.ndarray:
-    """Returns the places of rows in an epoch, int64 [rows], by deciphering, vectorised."""
+    """Returns the places of rows in an epoch, int64 [rows], by inverting the cipher."""
     if shuffle.size < _FEW_ROWS:
         order = shuffle.at(epoch * shuffle.size + np.arange(shuffle.size))
         index: np.ndarray = np.argsort(order)[rows]
@@ -77,7 +77,7 @@ def _decipher(values: np.ndarray, keys: list[int], word_bits: int) -> np.ndarray
 
 
 def _mix(word: np.ndarray, word_bits: int) -> np.ndarray:
-    """The function of Simon's rounds: of the word, rotated by 1, 2 and 8 bits."""
+    """The round function of Simon: combines the word rotated by 1, 2 and 8 bits."""
     mask = np.uint64((1 << word_bits) - 1)
     one, two, eight = (
         (word << np.uint64(by) | word >> np.uint64(word_bits - by)) & mask for by in (1, 2, 8)

@@ -1,4 +1,4 @@
-"""Steps of a run, computed again: compared with its ledger, or with the same step of another."""
+"""Computes steps of a run again, to compare them with its ledger or with another run."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from mtfrun.training import CheckpointOptions
 
 @dataclasses.dataclass(frozen=True)
 class Replay(LedgerComparison):
-    """Steps of a run (a), computed again (b)."""
+    """A comparison of steps of a run (a) with the same steps computed again (b)."""
 
     start: int  # the step of the checkpoint from which they were computed; 0 for the initial values
 
     def describe(self) -> str:
-        """Returns a line."""
+        """Returns the result as a line."""
         begin = f"from the checkpoint of step {self.start:,}" if self.start else "from the start"
         result = f"equal on another mesh, within {self.largest:.1g} of their size"
         if self.difference is not None:
@@ -59,7 +59,7 @@ class Replay(LedgerComparison):
 def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     """Computes the steps from `first` to `last` again, from the nearest checkpoint before them.
 
-    `made`: the training of the run's configuration.
+    `made` is the training of the run's configuration.
 
     Raises:
       InputError: the ledger lacks one of the steps, or the data are not the run's.
@@ -70,7 +70,7 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
         entries = {"mesh": mesh.shape.to_string, "layout": mesh.layout.to_string}
         exact = all(newest.metadata.get(name) == entry for name, entry in entries.items())
     ledger = RunLedger.of(run.path)
-    begin = 0 if first == 1 else first  # with the first step the initial values too
+    begin = 0 if first == 1 else first  # step 1 includes the initial values
     records = {step: r for step, r in ledger.records.items() if begin <= step <= last}
     if not records.keys() >= {*range(first, last + 1)}:
         steps = [step for step in ledger.records if step]
@@ -88,9 +88,9 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
 
 
 def changes_since(run: RunDirectory, step: int) -> list[str]:
-    """Returns lines on the code, versions and machine that have changed since a step's training.
+    """Returns lines about changes of code, versions and machine since a step was trained.
 
-    The user's modules have been imported.
+    The user's modules must have been imported.
     """
     former = record_at(trainings_of(run.path), step)
     causes = causes_in_programs(former, describe_program()) if former else []
@@ -107,9 +107,9 @@ def copy_checkpoint(manifest: Manifest, run: RunDirectory, to: RunDirectory) -> 
 
 
 def _newest_good(run: RunDirectory, last: int) -> int:
-    """Returns the last step until `last` with a good checkpoint, as the ledger has it; 0 for none.
+    """Returns the last step up to `last` with a checkpoint that agrees with the ledger; 0 for none.
 
-    A damaged one is named in a warning.
+    Damaged checkpoints are named in warnings.
     """
     directory, checkpoints = pathlib.Path(run.path, CHECKPOINTS), run.checkpoints()
     for step in reversed([step for step in checkpoints.steps() if step <= last]):
@@ -117,7 +117,7 @@ def _newest_good(run: RunDirectory, last: int) -> int:
             manifest = checkpoints.verify(step)
             values = CheckpointValues(directory, manifest)
             for path in manifest.variables:
-                values[path]  # is compared
+                values[path]  # reading compares it with its digest
         except DamagedCheckpointError as error:
             progress.note(progress.warning(f"computing from an earlier checkpoint: {error}"))
             continue
@@ -133,13 +133,13 @@ def _train_again(
     last: int,
     digest_at: Sequence[int] = (),
 ) -> None:
-    """Trains in the directory `again` from a checkpoint of the run, 0 for none, to a step."""
+    """Trains in the directory `again` from step `start` of the run, 0 for none, to step `last`."""
     experiment = made.experiment
     manifest = run.checkpoints().manifest(start) if start else None
     if manifest is not None:
         copy_checkpoint(manifest, run, again)
     checkpoints = CheckpointOptions(every_steps=None, every_secs=None, asynchronous=False)
-    # `changes_since` tells what has changed.
+    # `changes_since` says what has changed.
     saved = SavedConfiguration(experiment.data, None, made.options.train_steps, code={})
     with again.lock():
         load_base_of_adapters(experiment, run)
@@ -156,7 +156,7 @@ def _train_again(
         )
 
 
-# The largest relative difference of equal numbers on different meshes.
+# Values count as equal on different meshes up to this relative difference.
 _TOLERANCE = 1e-4
 
 

@@ -1,8 +1,8 @@
-"""Search for a text in a token cache, in about the time of reading its ids.
+"""Searches a token cache for a text, in about the time of reading its ids.
 
-Ids write bytes, see `Vocabulary.token_bytes`, and the text is searched in what they write, however
-it is divided into ids there. Few ids can stand where the text has its rarest byte: only around
-these, bytes are compared.
+An id stands for bytes, see `Vocabulary.token_bytes`, and the text is searched in these bytes,
+however they are divided into ids. Bytes are only compared around anchors: the few ids that may
+contain the rarest byte of the text.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.rows.batches import indices_within
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
-# Tokens that are searched together: what is computed of them fits into the cache of a processor.
+# Tokens that are searched together: their arrays fit into the cache of a processor.
 _TOKENS_PER_STEP = 1 << 17
-# Bytes of a text, at most, among which the rarest one is chosen.
+# The most bytes of a text among which the rarest is chosen.
 _MOST_TO_CHOOSE = 256
-# So few ids are faster to compare than to look up.
+# Up to this number, ids are faster to compare than to look up.
 _FEW = 6
-# What ids without a text write here, and the id that ends a text: bytes that UTF-8 does not have.
+# The bytes for ids without a text, and for the id that ends a text; UTF-8 has neither.
 _SPECIAL, _END = b"\xfe", b"\xff"
 
 
 def find_text(
     cache: TokenCache, text: str, vocabularies: Mapping[str, Vocabulary]
 ) -> Iterator[int]:
-    """Yields the documents of which a feature's text contains this one, in ascending order.
+    """Yields the documents with a feature that contains the text, in ascending order.
 
-    It is searched as `vocabularies`, by feature, write it: those that normalise texts, or have no
-    ids for parts of one, do so here too. Spaces at its ends do not count. DataError for a text that
-    no feature can have.
+    The text is searched as `vocabularies`, by feature, encode it: they may normalise it, or lack
+    ids for parts of it. Spaces at its ends are ignored. DataError if no feature can contain it.
     """
     columns: dict[tuple[bytes, Vocabulary], set[int]] = {}
     error = DataError("nothing of the text is in the vocabulary")
@@ -50,10 +49,10 @@ def find_text(
             columns.setdefault((pattern, writer), set()).add(column)
     if not columns:
         raise error
-    found = heapq.merge(
-        *(_documents(cache, writer, pattern, of) for (pattern, writer), of in columns.items())
+    documents = heapq.merge(
+        *(_documents(cache, writer, pattern, x) for (pattern, writer), x in columns.items())
     )
-    yield from (document for document, _ in itertools.groupby(found))
+    yield from (document for document, _ in itertools.groupby(documents))
 
 
 def _pattern_of(vocabulary: Vocabulary, text: str) -> bytes:
@@ -63,7 +62,7 @@ def _pattern_of(vocabulary: Vocabulary, text: str) -> bytes:
 
 
 class _Writing:
-    """The bytes that every id writes, at least one."""
+    """The bytes of every id, at least one each."""
 
     def __init__(self, vocabulary: Vocabulary, size: int):
         self.texts = [text or _SPECIAL for text in vocabulary.token_bytes]
@@ -74,7 +73,7 @@ class _Writing:
         self._bytes = np.frombuffer(b"".join(self.texts), np.uint8)
 
     def write(self, ids: np.ndarray) -> tuple[bytes, Sequence[int] | np.ndarray]:
-        """Returns the bytes of ids, and where each one's begin."""
+        """Returns the bytes of ids, and where the bytes of each id begin."""
         ids = ids.astype(np.intp)  # the fastest index
         if self._bytes.size == self._sizes.size:
             return self._bytes[ids].tobytes(), range(ids.size)
@@ -90,13 +89,13 @@ def _documents(
     writing = _Writing(vocabulary, max(v.size for v in cache.vocabularies))
     for place in _places(cache.tokens, writing, pattern):
         document, column = divmod(int(np.searchsorted(ends, place, "right")), len(cache.features))
-        if column in columns:  # ids of another vocabulary write something else
+        if column in columns:  # elsewhere the vocabulary is another one
             yield document
 
 
 def _places(tokens: np.ndarray, writing: _Writing, pattern: bytes) -> Iterator[int]:
-    """Yields the index of each id with which the pattern begins, ascending."""
-    reach = len(pattern)  # ids, at most, that write it
+    """Yields the index of each id in which the pattern begins, ascending."""
+    reach = len(pattern)  # the most ids that it can have
     sample = tokens[:_TOKENS_PER_STEP]
     is_anchor, share = _anchors(sample, writing.texts, pattern)
     is_sparse = 2 * reach * share < 1 / 2  # else nearly everything is around an anchor
@@ -131,7 +130,7 @@ def _select(ids: np.ndarray, is_anchor: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(places: np.ndarray, reach: int, size: int) -> np.ndarray:
-    """Returns all indices at most `reach` away from one of some, ascending, each once."""
+    """Returns all indices at most `reach` away from a place, ascending, each once."""
     if not places.size:
         return places
     (first,) = np.nonzero(np.diff(places, prepend=-2 * reach - 2) > 2 * reach + 1)
@@ -165,7 +164,7 @@ def _anchors(
 
 
 def _spans(text: bytes, part: bytes) -> Iterator[tuple[int, int]]:
-    """Yields which bytes of a part an id may hold, where it writes this text."""
+    """Yields the ranges of a part that an id with this text may cover."""
     at = part.find(text)
     while at >= 0:
         yield at, at + len(text)

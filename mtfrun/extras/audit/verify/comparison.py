@@ -15,9 +15,9 @@ INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
     *("initial values", "loss", "gradients", "updates", "evaluation", "decodes"),
 )
 
-# Gradients of a variable are measured by the largest entry of its gradient, but by at least this
-# share of the largest entry of all gradients. Some gradients are zero but for rounding, such as
-# the gradient of a bias before a normalisation.
+# Errors of a gradient are relative to its largest entry, but at least to this share of the largest
+# entry of all gradients. Some gradients are zero except for rounding, such as the gradient of a
+# bias before a normalisation.
 _LEAST_SHARE_OF_ALL = 1e-2
 # Errors of updates are relative to each entry, but at least to this share of the largest entry: a
 # small entry may be the difference of large numbers, and has their rounding errors.
@@ -31,7 +31,7 @@ _LEAST_NUMBER_OF_DECODES = 1.0
 LIKE_INFINITY = 1e6
 """Values of at least this size are masks, such as the logits of padding of the vocabulary."""
 
-# Values may be texts.
+# Characters of a value that are shown; values may be texts.
 LONGEST_VALUE = 60
 # Differences above the tolerance that are listed; there may be one for every variable and step.
 _MOST_LISTED = 20
@@ -46,7 +46,7 @@ class Deviation(NamedTuple):
     expected: str
 
     def __str__(self) -> str:
-        """Returns such as "differs by 0.1 at batch 3: 1.1, not 1.0"."""
+        """Returns "differs by 0.1 at batch 3: 1.1, not 1.0"."""
         values = f"{shorten(self.here, LONGEST_VALUE)}, not {shorten(self.expected, LONGEST_VALUE)}"
         if self.relative == math.inf:
             return f"differs: {values}"
@@ -117,8 +117,8 @@ def select_above(differences: Sequence[Difference], tolerance: float) -> list[Di
 
 def _array_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
     for path, value in expected.values[0].items():
-        found = largest_deviation(Named(here.values[0][path]), Named(value), largest_size(value))
-        yield Difference(INITIAL_VALUES, 0, path, *found)
+        largest = largest_deviation(Named(here.values[0][path]), Named(value), largest_size(value))
+        yield Difference(INITIAL_VALUES, 0, path, *largest)
     for name in expected.losses[0]:
         scale = max(abs(losses[name]) for losses in expected.losses)
         for step, pair in enumerate(zip(here.losses, expected.losses, strict=True), 1):
@@ -128,8 +128,8 @@ def _array_differences(here: Observation, expected: Observation) -> Iterator[Dif
         least = _LEAST_SHARE_OF_ALL * max(map(largest_size, gradients.values()), default=0.0)
         for path, gradient in reversed(list(gradients.items())):
             scale = max(largest_size(gradient), least)
-            found = largest_deviation(Named(here.gradients[i][path]), Named(gradient), scale)
-            yield Difference(GRADIENTS, i + 1, path, *found)
+            largest = largest_deviation(Named(here.gradients[i][path]), Named(gradient), scale)
+            yield Difference(GRADIENTS, i + 1, path, *largest)
 
 
 def _update_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -145,8 +145,8 @@ def _update_differences(here: Observation, expected: Observation) -> Iterator[Di
             error = entry_errors(change_here, change) - _ROUNDED_UNITS * spacing
             scale = np.maximum(np.abs(change), least_share * largest_size(change))
             relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
-            found = largest_deviation(Named(change_here), Named(change), 1.0, relative)
-            yield Difference(UPDATES, i + 1, path, *found)
+            largest = largest_deviation(Named(change_here), Named(change), 1.0, relative)
+            yield Difference(UPDATES, i + 1, path, *largest)
 
 
 def _evaluation_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -159,11 +159,11 @@ def _evaluation_differences(here: Observation, expected: Observation) -> Iterato
                 # A count, such as of correct predictions: rounding may decide one of them.
                 error = error - 1.0 / (sums.weights[name] or 1)
             scale = max(largest_size(mean), _LEAST_METRIC)
-            found = largest_deviation(Named(mean_here), Named(mean), scale, error)
-            yield Difference(EVALUATION, step, name, *found)
+            largest = largest_deviation(Named(mean_here), Named(mean), scale, error)
+            yield Difference(EVALUATION, step, name, *largest)
         if logits is not None and logits_here is not None:
-            found = deviation(Named(logits_here), Named(logits))
-            yield Difference(EVALUATION, step, "logits", *found)
+            largest = deviation(Named(logits_here), Named(logits))
+            yield Difference(EVALUATION, step, "logits", *largest)
 
 
 def _json_differences(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
@@ -179,8 +179,8 @@ def _json_differences(here: Any, expected: Any, name: str, step: int) -> Iterato
             yield from _json_differences(here[i], value, f"{name}, {i}", step)
     elif isinstance(expected, float) and isinstance(here, float):
         scale = max(abs(expected), _LEAST_NUMBER_OF_DECODES)
-        found = largest_deviation(Named(np.array(here)), Named(np.array(expected)), scale)
-        yield Difference(DECODES, step, name, *found)
+        largest = largest_deviation(Named(np.array(here)), Named(np.array(expected)), scale)
+        yield Difference(DECODES, step, name, *largest)
     else:
         relative = 0.0 if here == expected else math.inf
         yield Difference(DECODES, step, name, relative, "", repr(here), repr(expected))
@@ -197,7 +197,7 @@ def largest_deviation(
 ) -> Deviation:
     """Returns the largest difference of two arrays, relative to `scale`.
 
-    `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
+    `error` has the error of each entry, |here - expected| by default; if negative, it counts as 0.
     """
     if here.value.shape != expected.value.shape:
         return Deviation(math.inf, "", f"shape {here.shape}", f"shape {expected.shape}")

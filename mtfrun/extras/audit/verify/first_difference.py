@@ -55,13 +55,13 @@ def first_difference(
     """Returns `OUTPUT` or `GRADIENT`, the name and the deviation of the call at fault, or None.
 
     That is the first call whose output differs; if none does, the last one, innermost first, whose
-    output has the same gradient while an input has not. `what` is the only one of both to look for.
+    output has the same gradient while an input has another. `what` restricts the search to one.
     """
     pairs = [(key[0], here[key], call) for key, call in expected.items() if key in here]
     for name, a, b in pairs if what != GRADIENT else ():
-        found = deviation(a.output, b.output)
-        if not found.relative <= tolerance:
-            return OUTPUT, name, found
+        largest = deviation(a.output, b.output)
+        if not largest.relative <= tolerance:
+            return OUTPUT, name, largest
     gradients = [
         x.value
         for call in expected.values()
@@ -75,14 +75,14 @@ def first_difference(
             _gradient_deviation(x, y, least)
             for x, y in zip(a.input_gradients, b.input_gradients, strict=False)
         ]
-        found = max(inputs, key=lambda x: x.relative, default=Deviation(0.0, "", "", ""))
+        largest = max(inputs, key=lambda x: x.relative, default=Deviation(0.0, "", "", ""))
         output = _gradient_deviation(a.output_gradient, b.output_gradient, least)
-        if output.relative <= tolerance < found.relative:
-            at_fault[name] = found
-    for name, found in reversed(at_fault.items()):
+        if output.relative <= tolerance < largest.relative:
+            at_fault[name] = largest
+    for name, largest in reversed(at_fault.items()):
         below = f"{name}/" if name else ""
         if not any(other != name and other.startswith(below) for other in at_fault):
-            return GRADIENT, name, found
+            return GRADIENT, name, largest
     return None
 
 
@@ -96,7 +96,7 @@ def _gradient_deviation(here: Named | None, expected: Named | None, least: float
 
 @dataclasses.dataclass
 class Probe:
-    """The step `step`, counted from 1, of a training that has its values before the step."""
+    """A training with the values before the step `step`, counted from 1."""
 
     training: Training
     features: Features  # the step's batch, {batch, ...}
@@ -108,7 +108,7 @@ class Probe:
         return self._record(functools.partial(intercept_calls, self.training.state.model))
 
     def operations(self, path: str) -> Calls:
-        """Returns the operations of a module itself, "" for the model's."""
+        """Returns the operations that a module calls itself; "" is the model."""
         model = self.training.state.model
         return self._record(functools.partial(intercept_operations, model, path))
 
@@ -135,7 +135,7 @@ class Probe:
         return {path: named(x) for path, x in gradients(self.features).items()}
 
     def update(self, gradients: Values) -> Calls:
-        """Returns the operations of the optimizer, which gets these gradients."""
+        """Returns the operations of the optimizer's update with these gradients."""
         state = self.training.state
 
         def update(gradients: Mapping[str, mtf.Tensor]) -> None:
@@ -150,9 +150,9 @@ class Probe:
 def find_fault(
     here: Training, alone: Training, expected: Observation, difference: Difference, tolerance: float
 ) -> Fault | None:
-    """Returns the cause of the first difference to `expected`, alone; None if there is none.
+    """Returns the module at fault for the first difference to `expected`; None if unknown.
 
-    The trainings on a mesh and alone have not run.
+    The trainings `here`, on a mesh, and `alone`, on one device, have not run.
     """
     model = alone.state.model
     largest = Deviation(*difference[-4:])
@@ -176,21 +176,23 @@ def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault
     what, path, _ = layer or (None, "", None)  # without a layer the model itself
     calls, expected_calls = (probe.operations(path) for probe in (here, expected))
     operation = first_difference(calls, expected_calls, tolerance, what)
-    found = layer or operation
-    if found is None:
+    fault = layer or operation
+    if fault is None:
         return None
     name = type(expected.training.state.model.named_modules()[path]).__name__
-    return Fault(found[0], path, name, found[2], operation[1] if operation else "")
+    return Fault(fault[0], path, name, fault[2], operation[1] if operation else "")
 
 
 def find_gradient_or_update_at_fault(
     here: Probe, expected: Probe, tolerance: float
 ) -> Fault | None:
     """Returns the variable whose gradient differs, else the clipping or the update, or None."""
-    gradients, found = expected.gradients(), here.gradients()
+    gradients, gradients_here = expected.gradients(), here.gradients()
     for path in reversed(gradients):  # the nearest to the loss first
-        largest = deviation(found[path], gradients[path]) if path in found else None
-        if largest is not None and not largest.relative <= tolerance:
+        if path not in gradients_here:
+            continue
+        largest = deviation(gradients_here[path], gradients[path])
+        if not largest.relative <= tolerance:
             return Fault(GRADIENT, path, "variable", largest)
     norms = [str(probe.training.options.clip_norm) for probe in (here, expected)]
     if norms[0] != norms[1]:
@@ -206,8 +208,8 @@ def _find_update_at_fault(
     if names[0] != names[1]:
         return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
     calls, expected_calls = (probe.update(gradients) for probe in (here, expected))
-    found = first_difference(calls, expected_calls, tolerance)
-    return None if found is None else Fault(UPDATE, "", names[1], found[2], found[1])
+    fault = first_difference(calls, expected_calls, tolerance)
+    return None if fault is None else Fault(UPDATE, "", names[1], fault[2], fault[1])
 
 
 def _restore_step(training: Training, expected: Observation, difference: Difference) -> Probe:

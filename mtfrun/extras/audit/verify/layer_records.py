@@ -28,14 +28,14 @@ Around: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
 _OPERATIONS = str(pathlib.Path(mtf.__file__).parent)
 # Entries of results that are recorded of one module's operations; 256 MB of float32.
 _MOST_ENTRIES = 1 << 26
-_copy = mtf.identity  # which is not intercepted
+_copy = mtf.identity  # not intercepted
 
 
 @contextlib.contextmanager
 def intercept_calls(root: mtf.Module, around: Around) -> Iterator[None]:
     """Replaces the calls of all modules below `root`, by their paths.
 
-    A layer is called as `layer(x, call)` by whoever has it, and so its class is changed.
+    Layers are called as `layer(x, call)`, so the `__call__` of their classes is replaced.
     """
     modules = root.named_modules()
     paths = {id(module): path for path, module in modules.items()}
@@ -111,21 +111,21 @@ class Named(NamedTuple):
 
     @property
     def shape(self) -> str:
-        """Such as "{batch:4, length:2}", or "[4, 2]"."""
+        """The shape as "{batch:4, length:2}", or "[4, 2]"."""
         sizes = (f"{d}:{size}" for d, size in zip(self.dims, self.value.shape, strict=False))
         return f"{{{', '.join(sizes)}}}" if self.dims else str(list(self.value.shape))
 
     def place(self, index: Sequence[int]) -> str:
-        """Returns such as "batch 3, length 0", or "[3, 0]"."""
+        """Returns "batch 3, length 0", or "[3, 0]"."""
         if self.dims:
             return ", ".join(f"{d} {i}" for d, i in zip(self.dims, index, strict=True))
         return str(list(index)) if index else ""
 
 
 class RecordedCall(NamedTuple):
-    """A result of a call, and the gradients of the loss by it and by the tensors that it takes.
+    """A result of a call, and the gradients of the loss by it and by the call's inputs.
 
-    None for gradients of what the loss does not depend on, and where there are none.
+    None if the loss does not depend on the tensor, or without gradients.
     """
 
     output: Named
@@ -161,7 +161,7 @@ class _Recorder:
         return result
 
     def _is_recorded(self, x: Any) -> bool:
-        """Not in the body of a loop, whose values do not exist outside."""
+        """False in the body of a loop: its values do not exist outside."""
         return isinstance(x, mtf.Tensor) and getattr(x.value, "graph", None) is self.graph
 
 
@@ -172,7 +172,7 @@ def record_calls(
     *,
     with_gradients: bool,
 ) -> Calls:
-    """Returns the calls that `intercept` replaces in compute(inputs), a loss, but in loops."""
+    """Returns the calls that `intercept` replaces in compute(inputs), a loss, except in loops."""
     recorders: list[_Recorder] = []
 
     @mtf.function

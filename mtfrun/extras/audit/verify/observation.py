@@ -20,7 +20,7 @@ from mtfrun.training.curves import OBJECTIVE
 
 # The model's loss; OBJECTIVE also has the losses of its layers.
 _LOSSES = ("loss", OBJECTIVE)
-# At most so many ids of a target are a prompt.
+# The most ids of a target that are a prompt.
 _MOST_IDS = 16
 
 Values: TypeAlias = Mapping[str, np.ndarray]
@@ -78,10 +78,10 @@ class Evaluated(NamedTuple):
 class Observation:
     """The results of a training under one layout; index 0 of a list is the first step.
 
-    `losses` are by name; `gradients`, before clipping, by path. `values` are by path, before the
-    first and after every step: of `averages`, which change without the optimizer, and of all that
-    it changes. `evaluations` of a training batch are by the number of finished steps, first and
-    last. `decodes` are records after the last step; `no_decodes` says why there are none.
+    `losses` are by name; `gradients`, before clipping, by path. `values`, before the first and
+    after every step, are by path: of `averages`, which change without the optimizer, and of all
+    variables that it changes. `evaluations` of a training batch, the first and the last, are by the
+    number of finished steps. `decodes` follow the last step; `no_decodes` says why there are none.
     """
 
     devices: str
@@ -190,7 +190,7 @@ def optimizer_variables(state: TrainState) -> dict[str, mtf.Variable]:
 
 
 def changed_variables(state: TrainState) -> dict[str, mtf.Variable]:
-    """Returns what a step changes, the model's averages first."""
+    """Returns the variables that a step changes, the model's averages first."""
     return {**state.model.updated_variables(), **optimizer_variables(state)}
 
 

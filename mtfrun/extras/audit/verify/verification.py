@@ -29,7 +29,7 @@ from mtfrun.extras.audit.verify.observation import Observation, observe
 def verify(flags: argparse.Namespace) -> bool:
     """Prints the comparisons; returns whether all meshes are equal to one device."""
     bindings = settings_of(flags).parse()
-    config.override(mtf.Mesh)  # gin knows the class from now on, if it did not
+    config.override(mtf.Mesh)  # makes the class known to gin
     shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape", "data:1,model:1"))
     rules = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", "")).to_string
     meshes = [

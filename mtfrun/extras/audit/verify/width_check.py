@@ -85,7 +85,7 @@ def drifts(sizes: Mapping[float, Mapping[str, Size]]) -> list[Drift]:
     for path in by_width[0]:
         if all(path in outputs for outputs in by_width):
             means, changes = zip(*(outputs[path] for outputs in by_width), strict=True)
-            # What no step changes, such as the vectors of fixed positions, does not drift.
+            # Outputs that no step changes, such as fixed position vectors, do not drift.
             change_slope = slope(changes) if any(changes) else 0.0
             result.append(Drift(path, means, slope(means), change_slope))
     return result
