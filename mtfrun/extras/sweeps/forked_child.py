@@ -1,4 +1,4 @@
-"""Child processes that are forked from a server, which has imported once what all of them need."""
+"""Child processes that are forked from a server, which has imported the modules that they need."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class ForkedChild:
 def call_forked(
     preloaded: Sequence[str], function: Callable[..., _T], *arguments: object
 ) -> _T | None:
-    """Calls a function in a process that is forked from the server, or here without a server.
+    """Calls a function in a process that is forked from the server; here if it does not start.
 
-    None if the process fails.
+    Returns None if the process fails.
     """
     _FORKS.set_forkserver_preload(list(preloaded))
     reader, writer = _FORKS.Pipe(duplex=False)
@@ -134,12 +134,12 @@ def _run(
     if len(list(pathlib.Path(f"/proc/{server}/task").glob("*"))) > 1:
         os.execv(command[0], command)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.getLogger().handlers.clear()  # that imports have added by logging
+    logging.getLogger().handlers.clear()  # handlers that imports have added
     sys.exit(main(arguments))
 
 
 def _end_with_parent() -> None:
-    """The server, whose end ends a child as well, lives as long as any of them."""
+    """Ends this child when the server ends, which lives as long as any child."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

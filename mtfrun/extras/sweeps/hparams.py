@@ -78,9 +78,10 @@ def end_session(file: pathlib.Path | None, *, is_success: bool) -> None:
 def write_hparams(
     directory: str, runs: Sequence[Mapping[str, Any]], metrics: Mapping[str, str]
 ) -> None:
-    """Describes the runs in the directories below one, with names of metrics by their tags.
+    """Describes the runs in the directories below one; `metrics` has names by tags.
 
-    Every parameter that varies is listed, with its values, or an interval of more than ten numbers.
+    Every parameter that varies is listed with its values, or their interval if they are more than
+    ten numbers.
     """
     columns: dict[str, list[HParam]] = {}
     for run in runs:

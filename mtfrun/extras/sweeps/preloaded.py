@@ -1,6 +1,6 @@
-"""What trainings import: a server imports it once, from which a sweep's trainings are forked.
+"""The imports of trainings, made once by the server from which a sweep's trainings are forked.
 
-TensorFlow initialises no device and starts no thread by that.
+They do not make TensorFlow initialise a device or start a thread.
 """
 
 import gc
@@ -16,5 +16,5 @@ with import_tensorflow():
     ):
         importlib.import_module(f"mtfrun.{_name}")
     load_entry_points("mtfrun.gin")
-# Without this the first garbage collection of every child looks at what is imported: 0.25 s each.
+# Without this the first garbage collection of every child scans all imports: 0.25 s each.
 gc.freeze()

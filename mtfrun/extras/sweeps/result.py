@@ -28,7 +28,7 @@ NAME = "sweep.json"
 
 _LINES = ".jsonl"
 _REMEDY = "remove it, and sweep again"
-# What reading JSON that is not as it was written raises.
+# Errors of reading damaged JSON.
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
 ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
@@ -50,7 +50,7 @@ class RunResult(RunName, RunCost):
     state: ResultState  # "finished"; else `error` says why in one line
     error: str = ""
     step: int = 0
-    # the last evaluation's, by name; NaN where not finite
+    # metrics of the last evaluation by name; NaN if not finite
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     # step and metric of every evaluation
     evaluations: Mapping[int, float] = dataclasses.field(default_factory=dict)
@@ -80,7 +80,7 @@ class Results:
     """A sweep and the results of its runs.
 
     Args:
-      place: a directory with a file for each, or a file of lines (.jsonl), the sweep in the first.
+      place: a directory with a file for each, or a .jsonl file, whose first line is the sweep.
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
@@ -146,9 +146,9 @@ def _write(path: pathlib.Path, records: Sequence[object], indent: int | None = N
 
 
 def results_of(directory: str | os.PathLike[str]) -> tuple[Sweep, list[RunResult]]:
-    """Reads the directory of a sweep, or what --results names: a directory, or a file of lines.
+    """Returns a sweep and the results of its runs, in its order; missing results too.
 
-    Returns the sweep and the results of its runs in the sweep's order; "missing" ones too.
+    `directory` is the sweep's, or the directory or the file of --results.
     """
     results = Results(directory)
     sweep = results.require_sweep()
@@ -162,7 +162,7 @@ def missing_result(run: SweepRun) -> RunResult:
     return RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
 
 
-# In TensorFlow's errors, and in Python's.
+# Texts in errors of TensorFlow and of Python.
 _OUT_OF_MEMORY = ("ResourceExhaustedError", "MemoryError", "Out of memory", "OOM when")
 _COMMIT_CHARACTERS = 12
 
@@ -171,14 +171,14 @@ class Ending(NamedTuple):
     """How the process of a training has ended."""
 
     code: int  # its exit code, -number for a signal that has killed it
-    error: str | None = None  # the last one that it has printed
+    error: str | None = None  # the last error that it has printed
     signal: int | None = None  # signal that the sweep has forwarded to it
     reason: str | None = None  # why the sweep has stopped it, such as "pruned at step 50"
-    out_of_memory: bool = False  # whether the kernel has killed a process for its memory meanwhile
+    out_of_memory: bool = False  # whether the kernel has killed a process for memory meanwhile
 
 
 PRUNED = "pruned"
-"""The first word of why a search has stopped a run."""
+"""The first word of the reason if a search has stopped a run."""
 
 
 def budget_text(minutes: float) -> str:
@@ -188,7 +188,7 @@ def budget_text(minutes: float) -> str:
 def result_of(
     sweep: Sweep, run: SweepRun, directory: pathlib.Path, configuration: str, ending: Ending | None
 ) -> RunResult:
-    """`ending` is None if another process than the sweep's has trained the run."""
+    """`ending` is None if the run was not trained by the sweep."""
     summary = summary_of(directory, run.name)
     state, error = _state(sweep, summary, ending)
     evaluations = {e.step: e.metrics for e in summary.evaluations}
@@ -222,8 +222,8 @@ def _state(sweep: Sweep, summary: RunSummary, ending: Ending | None) -> tuple[Re
     if code < 0:
         text = f"killed by signal {-code}"
         if code == -signal.SIGKILL:
-            known = ": the kernel has ended a process for lack of memory"
-            text += known if ending.out_of_memory else ", perhaps out of memory"
+            cause = ": the kernel has ended a process for lack of memory"
+            text += cause if ending.out_of_memory else ", perhaps out of memory"
         return "killed", text
     printed = ending.error or summary.error or f"ended with exit code {code}"
     is_shortage = any(text in printed for text in _OUT_OF_MEMORY)
@@ -259,7 +259,7 @@ def environment() -> Mapping[str, str]:
 
 
 def _fields(path: str) -> dict[str, str]:
-    """Returns the first value of each "name : value" of a file of the kernel."""
+    """Returns the first value of each "name : value" in a file of the kernel."""
     try:
         lines = pathlib.Path(path).read_text().splitlines()
     except OSError:

@@ -74,7 +74,7 @@ class SweepRecords:
         summary = summary_of(directory, run.name)
         minutes = _minutes_left(self.sweep, summary)
         is_done = _is_done(self.sweep, result)
-        # The run ended after the sweep was killed, or `mtfrun train` trained it.
+        # The run ended after the sweep was killed, or was trained by `mtfrun train`.
         is_new = not is_done and (summary.state == "finished" or minutes == 0)
         if is_new:
             result = result_of(self.sweep, run, directory, configuration, None)

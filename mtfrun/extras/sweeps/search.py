@@ -21,7 +21,7 @@ from mtfrun.files.errors import reason
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 from mtfrun.rundir import RunRecord
 
-# Trials without pruning, and of random values, before those that depend on results.
+# The first trials have random values, and are not pruned.
 _FIRST_TRIALS = 5
 _DIGITS = 4
 _EXAMPLE = (
@@ -30,7 +30,7 @@ _EXAMPLE = (
 
 
 class Search:
-    """At most `trials` runs, of which the results and the directories are the only records.
+    """At most `trials` runs; their results and directories are the only records of the search.
 
     Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (2011): a tree-structured Parzen
     estimator chooses values. Its seed is the number of the trial, so that a search that is resumed
@@ -51,7 +51,7 @@ class Search:
         self._checked: dict[str, int] = {}  # the last step that was compared, by run
 
     def runs(self) -> Iterator[PlannedRun]:
-        """Yields the runs that have begun, in an earlier command too, then new ones."""
+        """Yields the runs that have begun, by earlier commands too, then new runs."""
         for number in range(self._trials):
             trials = self._recorded()
             is_new = number >= len(trials)
@@ -70,7 +70,7 @@ class Search:
         return self._values(study.best_trial) if is_done else {}
 
     def reason_to_stop(self, run: PlannedRun) -> str | None:
-        """Compares the newest evaluation of a run; returns why it is stopped, or None."""
+        """Returns why a run is stopped after its newest evaluation, or None."""
         evaluations = {
             e.step: e.value(self._metric) for e in RunRecord(run.directory).evaluations()
         }
@@ -95,7 +95,7 @@ class Search:
         return trials
 
     def _trial(self, result: RunResult) -> Any:
-        """Raises InputError for values that this program has not written.
+        """Returns Optuna's trial of a run; InputError if its values are not of this search.
 
         A run that was killed, or stopped by a signal, is resumed.
         """
@@ -128,7 +128,7 @@ class Search:
         optuna = self._optuna
         with warnings.catch_warnings():  # that constant_liar may change
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # With it two runs at the same time do not get nearly the same values.
+            # With it, runs at the same time do not get nearly the same values.
             sampler = optuna.samplers.TPESampler(
                 seed=len(trials), n_startup_trials=_FIRST_TRIALS, constant_liar=self._jobs > 1
             )

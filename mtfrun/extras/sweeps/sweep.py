@@ -26,12 +26,12 @@ RESULTS = "results"
 SEED = "SEED"
 
 GIN_FILES = "gin_files"
-"""What a row names its files by."""
+"""The key of the gin files in a row."""
 
 SEED_FIELD = "{SEED}"
 """Stands for the seed in a text, such as the path of another sweep's run."""
 
-# Of the name of a directory: Linux allows 255 bytes.
+# The longest name of a directory; Linux allows 255 bytes.
 _LONGEST_NAME = 120
 _IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
 _MOST_SEEDS = 1000
@@ -51,14 +51,14 @@ class SweepRun:
 
     name: str  # name of the directory
     row: str  # name that the runs of all seeds share: a row's name, values of the grid, or both
-    seed: int | None  # None where the gin files say it
+    seed: int | None  # None if the gin files set it
     gin_files: Sequence[str]
     values: Mapping[str, str]  # the bindings of the row and the grid, as gin writes them
     baseline: str | None = None  # the row that `row` is compared to; None without one
 
     @property
     def bindings(self) -> dict[str, str]:
-        """The values, and the seed."""
+        """The values and the seed."""
         return {**self.values, **({} if self.seed is None else {SEED: str(self.seed)})}
 
 
@@ -80,10 +80,10 @@ class Sweep(SweepTitle):
     rows: Mapping[str, SweepRow] = dataclasses.field(default_factory=dict)
     # the alternatives of each setting, as gin writes them
     grid: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    # the values of the macro SEED; empty where the gin files say it
+    # the values of the macro SEED; empty if the gin files set it
     seeds: Sequence[int] = dataclasses.field(default_factory=list)
     metric: str | None = None  # metric that tables compare; None for the loss
-    # the row that differences are taken to: a name in `rows`, or a row with its values of the grid
+    # the row that others are compared to: a name in `rows`, or a row with its values of the grid
     baseline: str | None = None
     max_minutes: float | None = None  # minutes until a run is stopped; None for no limit
     # the ranges of settings that `--search` chooses values from, as gin writes them
@@ -91,7 +91,7 @@ class Sweep(SweepTitle):
 
     @classmethod
     def parse(cls, content: bytes, place: str) -> Sweep:
-        """Raises one of several errors for a record that this program has not written."""
+        """Raises one of several errors if the record was not written by this program."""
         fields = parse_json(content)
         rows = fields.pop("rows")
         check_fields(cls, fields, place)
@@ -104,7 +104,7 @@ class Sweep(SweepTitle):
 
     @property
     def varies(self) -> bool:
-        """Whether it has runs besides a search's."""
+        """Whether it has runs besides those of a search."""
         return bool(self.rows or self.grid or (len(self.seeds) > 1 and not self.search))
 
     def check(self) -> None:
@@ -146,7 +146,7 @@ class Sweep(SweepTitle):
                 f"{place} has the sweep of another command: {list_changes(differing)}; give "
                 "that command, or name another --model_dir"
             )
-        grid = {  # in the order of the first command, which the names of runs have
+        grid = {  # in the order of the first command, as in the names of runs
             name: list({mask_urls(text): text for text in [*values, *command.grid[name]]}.values())
             for name, values in self.grid.items()
         }
@@ -158,7 +158,7 @@ class Sweep(SweepTitle):
         )
 
     def _comparable(self, other: Sweep) -> dict[str, Any]:
-        """Has the rows that `other` has too."""
+        """Returns what both must have in common, and the rows that `other` has too."""
         rows = {
             f"row {name}": mask_json({"gin files": ", ".join(row.gin_files), **row.bindings})
             for name, row in self.rows.items()
@@ -199,7 +199,7 @@ class Sweep(SweepTitle):
         return runs
 
     def runs_of(self, command: Sweep) -> list[SweepRun]:
-        """Returns the runs that a command names of a sweep that may have more."""
+        """Returns the runs of this sweep that a command names."""
         wanted = [(run.gin_files, run.values, run.seed) for run in command.runs()]
         return [run for run in self.runs() if (run.gin_files, run.values, run.seed) in wanted]
 

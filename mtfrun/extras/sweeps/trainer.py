@@ -96,10 +96,10 @@ class Display:
 class Trainer:
     """Trains the runs of a sweep as child processes, at most `jobs` at a time, and records them.
 
-    A signal is forwarded to them, so that they save and end; no further run is started then. A
-    second one ends them at once. `codes` has the exit codes of the runs that it has not stopped
-    itself, by name. With `forks` runs are forked from the server, unless each gets a part of the
-    GPUs; else they are processes of its program, with these `arguments`.
+    A signal is forwarded to the runs, which save and end, and no further run is started; a second
+    signal ends them at once. `codes` has the exit codes, by name, of runs that the trainer has not
+    stopped itself. With `forks` runs are forked from the server, unless each gets a part of the
+    GPUs; otherwise each is a process of the server's program, with its `arguments`.
     """
 
     records: SweepRecords
@@ -120,7 +120,7 @@ class Trainer:
     def train(self, runs: Iterable[PlannedRun]) -> None:
         """A run that fails does not end the sweep; InputError if a result cannot be written.
 
-        Each of `runs` is taken when it can be started.
+        A run is taken from `runs` when it can be started.
         """
         waiting = self._unfinished(runs)
         with forward_signals(self._forward):
@@ -166,7 +166,7 @@ class Trainer:
         self.display.start(run.number, run.name)
 
     def _wait_for_lock(self, run: PlannedRun) -> None:
-        """A training whose sweep was killed may be saving still."""
+        """A training whose sweep was killed may still be saving."""
         directory, deadline = RunDirectory(run.directory), time.monotonic() + _LOCK_SECS
         if directory.is_training():
             self.display.note(f"{run.name}: waiting for the end of its former process")
@@ -220,14 +220,14 @@ class Trainer:
         self.display.end(run.number, run.name, text)
 
     def _reason_to_stop(self, run: PlannedRun) -> str | None:
-        """Refuses a metric that the first evaluation of all does not have."""
+        """Raises InputError if the first evaluation of the sweep lacks the metric."""
         if not self._has_evaluated and (evaluations := RunRecord(run.directory).evaluations()):
             self._has_evaluated = True
             self.records.metric([evaluations[0].metrics])
         return None if self.search is None else self.search.reason_to_stop(run)
 
     def _record(self, result: RunResult) -> None:
-        """Raises InputError after a run that has failed for a full disk: all further ones would."""
+        """Raises InputError if a run failed because the disk is full: all further runs would."""
         self.records.record(result)
         if os.strerror(errno.ENOSPC) in result.error:
             raise InputError(
@@ -272,7 +272,7 @@ def describe_sweep(
 
 
 def _python(text: str) -> Any:
-    """References remain texts."""
+    """Returns the value of a literal; references remain texts."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""The rows of a sweep beside each other: means over seeds, differences to a baseline, costs."""
+"""Compares the rows of a sweep: means over seeds, differences to a baseline, costs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Comparison:
     metrics: Sequence[str]
     rows: Sequence[ComparedRow]
     seeds: int  # how many the sweep has
-    # the runs' environment by name; a text has several values where runs differ
+    # the environment of the runs by name; a text has several values if runs differ
     environment: Mapping[str, str]
 
     @property
@@ -61,15 +61,15 @@ def compare(
 ) -> Comparison:
     """Returns the table of the sweep in a directory, or of its results alone.
 
-    `metrics` and `baseline` are the sweep's by default; an InputError for names that are not there.
+    `metrics` and `baseline` are the sweep's by default; InputError for unknown names.
     """
     sweep, results = results_of(directory)
     if not results:
         raise InputError(f"{directory} has no results yet: they are written as runs end")
     if baseline is not None:
-        known = list(dict.fromkeys([*sweep.rows, *(result.row for result in results)]))
-        if baseline not in known:
-            hint = did_you_mean(baseline, known) or f"; there are {', '.join(known)}"
+        row_names = list(dict.fromkeys([*sweep.rows, *(result.row for result in results)]))
+        if baseline not in row_names:
+            hint = did_you_mean(baseline, row_names) or f"; there are {', '.join(row_names)}"
             raise InputError(f"--baseline={baseline}: no row has this name{hint}")
         sweep = dataclasses.replace(sweep, baseline=baseline)
     evaluated = [result.metrics for result in results]
@@ -155,8 +155,8 @@ def _progress(directory: pathlib.Path, name: str) -> str:
 def _cost(runs: Sequence[RunResult]) -> RunCost:
     finished = [run for run in runs if run.state == "finished"]
     causes = dict.fromkeys(cause for run in finished for cause in run.seconds_by_cause)
-    known = [run for run in runs if run.parameters is not None]
-    first = next((run for run in known if run.flops_per_token is not None), next(iter(known), None))
+    sized = [run for run in runs if run.parameters is not None]
+    first = next((run for run in sized if run.flops_per_token is not None), next(iter(sized), None))
     seconds = [run.seconds for run in finished if run.seconds is not None]
     means = {c: _mean([run.seconds_by_cause.get(c, 0.0) for run in finished]) for c in causes}
     return RunCost(

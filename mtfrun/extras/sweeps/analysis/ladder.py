@@ -22,7 +22,7 @@ from mtfrun.extras.sweeps.analysis.scaling_law import (
 from mtfrun.extras.sweeps.analysis.statistics import interval
 from mtfrun.extras.sweeps.result import RunResult
 
-# Without a budget the advice is for so many times the operations of the largest run.
+# By default the advice is for this many times the operations of the largest run.
 _NEXT_BUDGET = 10.0
 
 
@@ -45,7 +45,7 @@ class LadderRow:
     tokens_per_step: int
     flops_per_token: float | None
     losses: Sequence[float]  # losses of the last evaluation of every run
-    held_out: bool = False  # whether the law is not fitted to them
+    held_out: bool = False  # the law is not fitted to them
 
     @property
     def mean_loss(self) -> float:
@@ -54,16 +54,16 @@ class LadderRow:
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-    """A law with what it is made of."""
+    """A law, and the runs that it is fitted to."""
 
     metric: str
     rows: Sequence[LadderRow]
     left_out: Sequence[str]  # a line for every run that is not in a row
     law: ScalingLaw  # law of all rows that are not held out
     cost: TokenCost  # cost of a model of any size
-    # fitted to losses that are drawn around the law; intervals are their percentiles
+    # laws fitted to losses that are drawn around the law; intervals are their percentiles
     laws: Sequence[ScalingLaw]
-    errors: np.ndarray  # losses of these runs relative to the law's
+    errors: np.ndarray  # drawn losses of single runs, relative to the law's
 
     def predict(self, parameters: float, tokens: float) -> FittedValue:
         """Returns the loss of a run; its interval has the scatter of single runs too."""
@@ -84,7 +84,7 @@ class Ladder:
 
     @property
     def most_operations(self) -> float:
-        """Those of the largest run."""
+        """The operations of the largest run."""
         return max(map(self.operations, self.rows))
 
     @property
@@ -155,7 +155,7 @@ def fit_ladder(
     check_identified(points, left_out)
     law = fit_law(points)
     laws = bootstrap_laws(points, law, draws, seed)
-    # Not the seed of the laws, whose errors these must not depend on.
+    # Another seed than that of the laws, so that these errors are independent of theirs.
     errors = draw_errors(points, law, (draws,), seed + 1)
     counted = {row.parameters: row.flops_per_token for row in rows if row.flops_per_token}
     cost = TokenCost()
@@ -165,7 +165,7 @@ def fit_ladder(
 
 
 def advise(ladder: Ladder, budget: float | None = None) -> Advice | None:
-    """Returns None if by the law more parameters or more tokens do not lower the loss."""
+    """Returns None if, by the law, more parameters or more tokens do not lower the loss."""
     budget = budget or _NEXT_BUDGET * ladder.most_operations
     laws = [ladder.law, *ladder.laws]
     best, *drawn = (law.best_allocation(budget, ladder.cost) for law in laws)

@@ -16,7 +16,7 @@ from mtfrun.extras.sweeps.analysis.pictures import plot_axes
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 
-# Tried values on each side of the best one through which the parabola goes: further away a loss
+# The parabola is fitted to this many values on each side of the best one: further away a loss
 # rises faster.
 _NEIGHBOURS = 2
 
@@ -37,9 +37,9 @@ def parabola(
 ) -> Parabola | None:
     """Returns the least-squares parabola around the best metric, in the logarithm of the value.
 
-    Of positive values in ascending order; metrics that are not finite are left out. None where the
-    best one has a neighbour on one side only, or the parabola has no optimum among its values:
-    then values beyond must be tried. `sign` is -1.0 for a metric of which more is better.
+    Values are positive and ascending; metrics that are not finite are left out. None if the best
+    value is the first or the last, or the parabola has no optimum between its values: then more
+    values must be tried. `sign` is -1.0 for a metric of which more is better.
 
     >>> [round(x, 3) for x in parabola([1, 2, 4, 8], [1.5, 1.0, 1.1, 1.9])]
     [2.462, 0.956, 0.325]

@@ -22,7 +22,7 @@ from mtfrun.errors.checks import POSITIVE, check_range
 from mtfrun.extras.sweeps.analysis.statistics import UPPER
 
 _FITTED = 5
-# Of sizes and of numbers of tokens: two parameters and E.
+# The fewest sizes, and numbers of tokens, that determine two parameters and E.
 _LEAST_LEVELS = 3
 
 _DELTA = 1e-3
@@ -173,8 +173,8 @@ def draw_errors(
 ) -> np.ndarray:
     """Returns losses of runs relative to the law's: log-normal, with the scatter of the points.
 
-    The scatter is larger than the residuals', of which the fitted parameters take up a part,
-    and, as Student's distribution is wider than the normal one, if there are few.
+    The scatter is larger than that of the residuals, which the fit reduces, and larger still for
+    few runs, as Student's distribution is wider than the normal one.
     """
     residuals = np.log(points.losses) - np.log(law.loss(points.parameters, points.tokens))
     freedom = len(residuals) - _FITTED

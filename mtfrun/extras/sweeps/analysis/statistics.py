@@ -14,12 +14,12 @@ UPPER = (1 + CONFIDENCE) / 2
 """The higher percentile of an interval."""
 
 BOOTSTRAP_FROM = 10
-"""From so many values on intervals are bootstrapped: of fewer a bootstrap's are too narrow."""
+"""Intervals of at least this many values are bootstrapped; of fewer they would be too narrow."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % confidence interval, which one value has not; no value has no mean."""
+    """A mean and its 95 % confidence interval; one value has no interval, and none has no mean."""
 
     mean: float | None = None
     count: int = 0
@@ -64,7 +64,7 @@ def estimate_mean(values: Sequence[float]) -> Estimate:
 
 
 def interval(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
-    """Returns the percentiles between which 95 % of the values are."""
+    """Returns the percentiles between which 95 % of the values lie."""
     low, high = np.quantile(values, [1 - UPPER, UPPER])
     return float(low), float(high)
 

@@ -23,7 +23,7 @@ from mtfrun.rundir import RunCost
 
 _MOST_DECIMALS = 8
 _ARROWS = {LOWEST: "↓", HIGHEST: "↑"}
-# The columns that are not of numbers.
+# The columns of texts.
 _TEXTS = ("row", "note")
 
 
@@ -203,7 +203,7 @@ def html_table(comparison: Comparison) -> str:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """Has all digits. A text that a spreadsheet would take for a formula begins with a quote."""
+    """Returns all digits; a quote precedes texts that a spreadsheet would take for formulas."""
     rows = [_flatten(row) for row in as_json(comparison)["rows"]]
     records = [{_plain(name): _plain(value) for name, value in row.items()} for row in rows]
     file = io.StringIO()
