@@ -67,7 +67,7 @@ _CONTINUOUS = "eval/continuous"
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.trained_run import open_run
-    from mtfrun.experiment.runs.opening import evaluation_of, restore_model
+    from mtfrun.experiment.runs.opening import restore_model
     from mtfrun.rundir import RunDirectory
 
     steps: Iterable[int] | None = None
@@ -76,7 +76,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         first = list(itertools.islice(appearing, 1))  # a run without checkpoints cannot be opened
         steps = itertools.chain(first, appearing)
     run, built = open_run(flags, command)
-    evaluation = evaluation_of(built)
+    evaluation = built.evaluation.outside_training(built.bindings)
     if processes.count() > 1:
         evaluation.check_split()
     restore = functools.partial(restore_model, built, run, adapter=flags.adapter)

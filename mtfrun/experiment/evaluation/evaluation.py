@@ -12,6 +12,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
+from mtfrun.configuration.statements import Binding
 from mtfrun.data import INPUTS, TARGETS, DataError, TextData
 from mtfrun.data.images.image_data import LABELS
 from mtfrun.display import progress
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 BATCHES_AT_START = 32
 """Limit of the evaluation before the first step, so that training is not delayed."""
+
+# Parameters that limit the examples of evaluators.
+_LIMITS = ("num_decodes", "num_examples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +150,17 @@ class Evaluation:
     def of_all_examples(self) -> Evaluation:
         """Returns an evaluation whose evaluators have no limit, with the same programs."""
         return self._copy(_evaluators=[x.of_all_examples() for x in self._evaluators])
+
+    def outside_training(self, bindings: Sequence[Binding], split: str | None = None) -> Evaluation:
+        """Returns the evaluation of a split, None for the configuration's, with the same programs.
+
+        Of a test split every example is decoded, although training decodes fewer of its split,
+        unless a flag limits their number.
+        """
+        evaluation = self if split is None else self.of_split(split)
+        is_limited = any(x.from_flag and x.parameter in _LIMITS for x in bindings)
+        is_test = evaluation.split.partition("[")[0] == "test"
+        return evaluation.of_all_examples() if is_test and not is_limited else evaluation
 
     def before_first_step(self) -> Evaluation:
         """Returns an evaluation of at most BATCHES_AT_START batches, with the same programs."""

@@ -198,8 +198,6 @@ def _literal(name: str, value: object) -> str:
     return text
 
 
-# Parameters that limit the examples of evaluators.
-_LIMITS = ("num_decodes", "num_examples")
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 
@@ -210,20 +208,6 @@ class RunObjects(NamedTuple):
     evaluation: Evaluation
     config_text: str
     bindings: Sequence[Binding]
-
-
-def evaluation_of(objects: RunObjects, split: str | None = None) -> Evaluation:
-    """Returns the evaluation of a split, None for the configuration's.
-
-    Of a test split every example is decoded, although training decodes fewer of its split, unless a
-    flag limits their number.
-    """
-    evaluation = objects.evaluation if split is None else objects.evaluation.of_split(split)
-    is_limited = any(
-        binding.from_flag and binding.parameter in _LIMITS for binding in objects.bindings
-    )
-    is_test = evaluation.split.partition("[")[0] == "test"
-    return evaluation.of_all_examples() if is_test and not is_limited else evaluation
 
 
 def find_trained_run(model_dir: str) -> RunDirectory:

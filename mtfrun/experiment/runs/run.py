@@ -38,7 +38,6 @@ from mtfrun.experiment.runs.opening import (
     RunObjects,
     Settings,
     build_run,
-    evaluation_of,
     find_trained_run,
     restore_model,
 )
@@ -82,7 +81,9 @@ class Run:
         self.step = step
         self.model_dir = model_dir
         self.adapters = adapters
-        self._evaluation_of = functools.lru_cache(functools.partial(evaluation_of, objects))
+        self._evaluation_of = functools.lru_cache(
+            functools.partial(objects.evaluation.outside_training, objects.bindings)
+        )
         self._logits = Logits(objects.experiment)
         self._inference_with = functools.lru_cache(_SETTINGS_KEPT)(self._changed_inference)
 
