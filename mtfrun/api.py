@@ -69,8 +69,8 @@ def load(
     check_checkpoint(checkpoint)
     named = _check_arguments(gin_files, gin_params, gin_search_paths, mesh, layout)
     modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
-    run_module, opening_module = _import_runs()
-    settings = opening_module.settings_of(**named, bindings=bindings, allowed_imports=modules)
+    run_module, opening = _import_runs()
+    settings = opening.Settings.of_arguments(**named, bindings=bindings, allowed_imports=modules)
     named_adapters = _adapters(adapters)
     run: Run = run_module.load(directory, settings, checkpoint, named_adapters)
     return run
@@ -106,8 +106,8 @@ def train(
     directory = path_of(model_dir, "model_dir")
     check_switches(restart=restart, accept_changes=accept_changes, profile=profile)
     named = _check_arguments(gin_files, gin_params, gin_search_paths, mesh, layout)
-    run_module, opening_module = _import_runs()
-    settings = opening_module.settings_of(**named, bindings=bindings)
+    run_module, opening = _import_runs()
+    settings = opening.Settings.of_arguments(**named, bindings=bindings)
     choices = run_module.TrainChoices(restart, accept_changes, profile)
     run: Run = run_module.train(directory, settings, choices)
     return run

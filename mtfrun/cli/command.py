@@ -7,18 +7,16 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mtfrun.configuration.arguments import range_of
 from mtfrun.errors import InputError, checks
 from mtfrun.errors.untrusted import is_directory
 from mtfrun.files import is_url
 
 if TYPE_CHECKING:
-    from mtfrun import mtf
-    from mtfrun.experiment.runs.opening import ConfiguredData, Settings
+    from mtfrun.experiment.runs.opening import ConfiguredData
 
 PathKind = (
     Literal["run", "input", "model", "directory", "adapter", "checkpoint"]
@@ -61,18 +59,6 @@ class Command(NamedTuple):
     around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
         contextlib.nullcontext()
     )
-
-
-class InferenceFlags(Protocol):
-    """Flags that an entry point of the group "mtfrun.inference_flags" adds to `decode`."""
-
-    def add_flags(self, parser: argparse.ArgumentParser) -> None: ...
-
-    def check(self, flags: argparse.Namespace) -> None:
-        """Raises InputError for flags that cannot be used."""
-
-    def settings(self, flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-        """Returns settings of the inference by a model on a mesh."""
 
 
 GIN_HELP = """\
@@ -188,10 +174,10 @@ def check_directories(flags: argparse.Namespace) -> None:
 
 def at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str], int | float]:
     """Returns the `type` of a flag that is a number in a range."""
-    return _number(checks.Range(least), kind)
+    return in_range(checks.Range(least), kind)
 
 
-def _number(
+def in_range(
     allowed: checks.Range | None, kind: type[int] | type[float]
 ) -> Callable[[str], int | float]:
     def convert(text: str) -> int | float:
@@ -231,26 +217,13 @@ def check_mesh(mesh: str | None, layout: str | None) -> None:
                 raise InputError(f"{flag}={text}: not a {flag[2:]}: write {flag}={example}")
 
 
-def settings_of(flags: argparse.Namespace) -> Settings:
-    from mtfrun.experiment.runs.opening import Settings
-
-    return Settings(
-        flags.gin_file,
-        flags.bindings,
-        flags.gin_search_paths,
-        # Who names a module on the command line trusts it.
-        [*flags.gin_allow_imports, *flags.module_import],
-        flags.module_import,
-    )
-
-
 def configured_data(flags: argparse.Namespace) -> ConfiguredData:
     """Returns the data of the gin files, or else of the run."""
-    from mtfrun.experiment.runs.opening import configure_data
+    from mtfrun.experiment.runs.opening import Settings, configure_data
     from mtfrun.rundir import RunDirectory
 
     path = None if flags.gin_file else RunDirectory(flags.model_dir).require_config()
-    return configure_data(settings_of(flags), path)
+    return configure_data(Settings.of_flags(flags), path)
 
 
 def add_checkpoint(
@@ -296,31 +269,3 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
     if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
         choices = " nor ".join(checkpoints)
         raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor {choices}")
-
-
-# Flags that are settings of an `Inference`: their kind of number and their help.
-_INFERENCE: Mapping[str, tuple[type[int] | type[float], str]] = {
-    "beam_size": (int, "beams of a beam search; 1 for none"),
-    "num_outputs": (int, "outputs for each prompt: beams, up to beam_size, or samples"),
-    "alpha": (float, "exponent of a beam search's length penalty"),
-    "temperature": (float, "0 takes the most likely token each time"),
-    "top_k": (int, "sample among the K most likely tokens; of images: number of labels"),
-    "top_p": (float, "sample among the fewest tokens of this total probability"),
-    "decode_length": (
-        int,
-        "largest number of new tokens for a prompt; an answer to n tokens also ends at "
-        "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
-    ),
-    "seed": (int, "of the random numbers of sampling"),
-}
-
-
-def add_inference_flags(parser: argparse.ArgumentParser) -> None:
-    for name, (kind, text) in _INFERENCE.items():
-        parser.add_argument(f"--{name}", type=_number(range_of("mtfrun", name), kind), help=text)
-
-
-def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
-    """Returns the flags that are settings of an `Inference`, without those left out."""
-    values = {name: getattr(flags, name) for name in _INFERENCE}
-    return {name: value for name, value in values.items() if value is not None}

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO, cast
 
 from mtfrun import processes
-from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import visible
 from mtfrun.experiment import Inference, Record
-from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run
+from mtfrun.experiment.runs.opening import RunObjects, Settings, build_run, find_trained_run
 from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.files import RunDirError, atomic_open
@@ -31,7 +30,7 @@ def open_run(
     """Returns the run directory, or None without --model_dir."""
     run = None if flags.model_dir is None else find_trained_run(flags.model_dir)
     with progress.waiting("building the model and its data"):
-        built = build_run(run, settings_of(flags), adapter=flags.adapter)
+        built = build_run(run, Settings.of_flags(flags), adapter=flags.adapter)
     if run is not None:
         run.check_shared()
     check_same_split(built.experiment.data, None)

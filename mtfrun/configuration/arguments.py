@@ -1,10 +1,11 @@
-"""Ranges of numeric parameters, and checks of the arguments of Python functions.
+"""Ranges of numeric parameters, and arguments of Python functions: checks, and their texts in gin.
 
 An error deep inside a function would not name the argument.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import math
 import numbers
@@ -12,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from mtfrun.errors import InputError, checks
+from mtfrun.errors import ConfigError, InputError, checks
 
 # Numeric parameters of mtfrun by range: a name means the same in all classes. The classes check
 # their arguments too, for users of Python. Of gin's values it is clear which line or flag has set
@@ -43,6 +44,8 @@ _OF_NAMES = {name: allowed for allowed, names in _NAMES.items() for name in name
 _FRACTIONS = ("alpha", "temperature", "top_p")
 # Characters of a value that an error shows.
 _SHOWN = 60
+# What a gin reference or macro begins with.
+_REFERENCE_SIGNS = ("@", "%")
 
 
 def list_of(values: object, name: str, example: str) -> list[Any]:
@@ -128,6 +131,39 @@ def check_checkpoint(checkpoint: Any) -> None:
 def quote(value: object) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
+
+
+def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Returns the bindings of Python values to macros and parameters.
+
+    A text that begins with @ or % is a reference, as in a gin file. ConfigError if a value has no
+    form in gin.
+
+    >>> literal_bindings({"BATCH_SIZE": 8, "TASK": "@data.Task()"})
+    [('BATCH_SIZE=8', 'BATCH_SIZE = 8'), ('TASK=@data.Task()', 'TASK = @data.Task()')]
+    """
+    texts = {name: _literal(name, value) for name, value in values.items()}
+    return [(f"{name}={text}", f"{name} = {text}") for name, text in texts.items()]
+
+
+def _literal(name: str, value: object) -> str:
+    if isinstance(value, str) and value.startswith(_REFERENCE_SIGNS):
+        return value
+    import numpy as np  # noqa: PLC0415 - takes a tenth of a second
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    text = repr(value)
+    try:
+        is_literal = bool(ast.literal_eval(text) == value)
+    except (ValueError, SyntaxError):
+        is_literal = False
+    if not is_literal:
+        what = f"{name}={quote(value)} is not a Python literal"
+        raise ConfigError(f'{what}; what gin should make is a text such as "@optim.Adam()"')
+    return text
 
 
 def _require(is_valid: bool, name: str, value: object, rule: str) -> None:  # noqa: FBT001

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.data import PromptLimits
 from mtfrun.experiment import Scoring
+from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run_training import prepare
 from tests.bench.loop import CONFIGS, write_texts
 
@@ -66,7 +66,7 @@ def _subjects(*, tiny: bool) -> dict[str, Callable[[], object]]:
         *(f"--gin.Evaluation.max_batches={BATCHES}", "--gin.Evaluation.evaluators=[]"),
         f"--model_dir={directory / 'run'}",
     ]
-    prepared = prepare(settings_of(parse_flags(command)))
+    prepared = prepare(Settings.of_flags(parse_flags(command)))
     experiment, evaluation = prepared.objects.experiment, prepared.objects.evaluation
     prepared.training.state.initialize()
     infeed = experiment.evaluation_infeed(BATCH, "validation", 1)

@@ -29,9 +29,9 @@ from typing import Any
 
 from mtfrun import training
 from mtfrun.checkpoints.save import Save
-from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.data.rows import infeed
+from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run_training import prepare, run_training
 from mtfrun.experiment.training import TrainChoices
 from mtfrun.extras.audit.ledger_hook import Ledger
@@ -147,7 +147,7 @@ def _train(marks: Marks, model: list[str], options: argparse.Namespace) -> None:
             *("--gin.CheckpointOptions.every_secs=None", "--gin.EVAL_EVERY=None"),
             f"--model_dir={directory / 'run'}",
         ]
-        preparation = prepare(settings_of(parse_flags(command)))
+        preparation = prepare(Settings.of_flags(parse_flags(command)))
         preparation.training.actions = [marks]
         with contextlib.redirect_stdout(sys.stderr):
             run_training(preparation, RunDirectory(directory / "run"), command, TrainChoices())

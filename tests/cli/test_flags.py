@@ -9,10 +9,10 @@ import sys
 import pytest
 
 import mtfrun
-from mtfrun.cli.command import settings_of
 from mtfrun.cli.main import main
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import InputError
+from mtfrun.experiment.runs.opening import Settings
 from tests.cli.command import ROOT
 
 RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
@@ -38,7 +38,7 @@ def test_flags_of_t5_and_t5x_are_those_of_mtfrun() -> None:
         *("A = 1", "B = 2", "C = 3", "TFDS_DATA_DIR = '/data'")
     ]
     assert flags.gin_search_paths == ["/c", "/a", "/b"]
-    settings = settings_of(flags)
+    settings = Settings.of_flags(flags)
     assert settings.modules == settings.allowed_imports == ["my.tasks", "others"]
 
 

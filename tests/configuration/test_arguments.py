@@ -13,6 +13,7 @@ import mtfrun
 from mtfrun.configuration.arguments import (
     _OF_NAMES,
     list_of,
+    literal_bindings,
     numbers_of,
     pairs_of,
     paths_of,
@@ -20,7 +21,7 @@ from mtfrun.configuration.arguments import (
     texts_of,
 )
 from mtfrun.configuration.published import is_configurable, load_published, signature_of
-from mtfrun.errors import InputError
+from mtfrun.errors import ConfigError, InputError
 from mtfrun.errors.checks import COUNT, Range
 
 
@@ -107,6 +108,29 @@ def test_a_setting_is_a_number_in_its_range(name: str, value: Any, message: str)
         numbers_of({name: value})
     given = {name: None, "top_k": np.int64(3), "alpha": np.float32(0.5)}
     assert numbers_of(given) == {"top_k": 3, "alpha": 0.5}
+
+
+def test_values_are_written_as_gin_reads_them() -> None:
+    values = {
+        "A": np.float32(0.5),
+        "B": pathlib.Path("/data/it's"),
+        "C": {"train": ["a", None], "test": (1, True)},
+        "scope/FeedForward.d_ff": 512,
+        "D": "%E",
+    }
+    assert [text for _, text in literal_bindings(values)] == [
+        "A = 0.5",
+        'B = "/data/it\'s"',
+        "C = {'train': ['a', None], 'test': (1, True)}",
+        "scope/FeedForward.d_ff = 512",
+        "D = %E",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), print, np.zeros(2), {1, "x", 2.5}.union])
+def test_values_that_gin_cannot_write_are_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^X=.* is not a Python literal; what gin "):
+        literal_bindings({"X": value})
 
 
 def _parameters() -> dict[str, list[object]]:

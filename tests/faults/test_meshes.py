@@ -9,8 +9,8 @@ import shutil
 import pytest
 
 from mtfrun import mtf
-from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
+from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run_training import prepare, run_training
 from mtfrun.experiment.training import TrainChoices
 from mtfrun.rundir import RunDirectory
@@ -71,7 +71,7 @@ class Runs:
             f"--gin.MESH_SHAPE='{mesh}'",
             f"--model_dir={model_dir}",
         ]
-        preparation = prepare(settings_of(parse_flags(arguments)))
+        preparation = prepare(Settings.of_flags(parse_flags(arguments)))
         run, state = RunDirectory(model_dir), preparation.training.state
         state.initialize()
         if run.checkpoints().latest() is not None:

@@ -92,11 +92,11 @@ def _settings(flags: argparse.Namespace, model_dir: str | None, *files: str) -> 
     """Returns the settings of a run, or of the flags' gin files and further ones."""
     from mtfrun.configuration import config
     from mtfrun.configuration.explanations import settings_in_use
-    from mtfrun.experiment.runs.opening import ROOTS
+    from mtfrun.experiment.runs.opening import ROOTS, Settings
     from mtfrun.rundir import RunDirectory
 
     path = None if model_dir is None else RunDirectory(model_dir).require_config()
-    settings = dataclasses.replace(cli.settings_of(flags), files=[*flags.gin_file, *files])
+    settings = dataclasses.replace(Settings.of_flags(flags), files=[*flags.gin_file, *files])
     with config.exclusive():
         return settings_in_use(settings.parse(path), ROOTS)
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mtfrun.cli import command as cli
+from mtfrun.configuration.arguments import range_of
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError
@@ -50,6 +51,47 @@ scaled to cover it, and cropped at the centre.
 )
 
 
+class InferenceFlags(Protocol):
+    """Flags that an entry point of the group "mtfrun.inference_flags" adds to `decode`."""
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def check(self, flags: argparse.Namespace) -> None:
+        """Raises InputError for flags that cannot be used."""
+
+    def settings(self, flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
+        """Returns settings of the inference by a model on a mesh."""
+
+
+# Flags that are settings of an `Inference`: their kind of number and their help.
+_INFERENCE: Mapping[str, tuple[type[int] | type[float], str]] = {
+    "beam_size": (int, "beams of a beam search; 1 for none"),
+    "num_outputs": (int, "outputs for each prompt: beams, up to beam_size, or samples"),
+    "alpha": (float, "exponent of a beam search's length penalty"),
+    "temperature": (float, "0 takes the most likely token each time"),
+    "top_k": (int, "sample among the K most likely tokens; of images: number of labels"),
+    "top_p": (float, "sample among the fewest tokens of this total probability"),
+    "decode_length": (
+        int,
+        "largest number of new tokens for a prompt; an answer to n tokens also ends at "
+        "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
+    ),
+    "seed": (int, "of the random numbers of sampling"),
+}
+
+
+def add_inference_flags(parser: argparse.ArgumentParser) -> None:
+    for name, (kind, text) in _INFERENCE.items():
+        number = cli.in_range(range_of("mtfrun", name), kind)
+        parser.add_argument(f"--{name}", type=number, help=text)
+
+
+def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the flags that are settings of an `Inference`, without those left out."""
+    values = {name: getattr(flags, name) for name in _INFERENCE}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `decode` that `chat` has as well."""
     add = parser.add_argument
@@ -64,7 +106,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "the label"
     )
     cli.add_format(parser, ("jsonl", "text"), text, default="jsonl")
-    cli.add_inference_flags(parser)
+    add_inference_flags(parser)
     text = "end an output before this text; repeatable; $'\\n' is a line end in bash"
     add("--stop", action="append", help=text, metavar="TEXT")
     text = "also print the log-probability of each token, and of the N most likely ones there"
@@ -73,7 +115,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         added.add_flags(parser)
 
 
-def _added_flags() -> list[cli.InferenceFlags]:
+def _added_flags() -> list[InferenceFlags]:
     return [make() for make in load_entry_points("mtfrun.inference_flags").values()]
 
 
@@ -128,7 +170,7 @@ def decode(
     inputs = inference.read(source)
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
-        session(inference.for_single_inputs(), cli.inference_settings(flags)).run()
+        session(inference.for_single_inputs(), inference_settings(flags)).run()
         return 0
     truncated = 0
     with open_output(flags.output) as file:
@@ -148,7 +190,7 @@ def decode(
 
 
 def _settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-    settings = cli.inference_settings(flags)
+    settings = inference_settings(flags)
     for added in _added_flags():
         settings |= added.settings(flags, mesh)
     if flags.stop is not None:

@@ -91,13 +91,14 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.conversion.exporter import ExportedRun
     from mtfrun.experiment.conversion.importer import check_new, replaced_directory
+    from mtfrun.experiment.runs.opening import Settings
     from mtfrun.rundir import RunDirectory
 
     target = pathlib.Path(os.path.expanduser(flags.to))
     check_new(target, "--to")
     run = RunDirectory(flags.model_dir)
     run.require()
-    exported = ExportedRun(run, flags.checkpoint, flags.adapter, cli.settings_of(flags))
+    exported = ExportedRun(run, flags.checkpoint, flags.adapter, Settings.of_flags(flags))
     with replaced_directory(target) as directory:
         _exporters()[flags.format].export(exported, directory, flags)
     print_lines(f"{target}: {flags.format}")

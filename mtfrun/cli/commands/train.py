@@ -72,12 +72,13 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
     from mtfrun.experiment.printed_summary import unused_rules, variable_lines
+    from mtfrun.experiment.runs.opening import Settings
     from mtfrun.experiment.runs.run_training import prepare, run_training
     from mtfrun.experiment.training import TrainChoices
     from mtfrun.rundir import RunDirectory
 
     if flags.dry_run:
-        training = prepare(cli.settings_of(flags), planned=True).training
+        training = prepare(Settings.of_flags(flags), planned=True).training
         mesh = training.experiment.mesh
         mesh.require_division()
         lines = variable_lines(mesh, training.state.model.named_variables())
@@ -86,7 +87,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     run = RunDirectory(flags.model_dir)
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
-    result = run_training(prepare(cli.settings_of(flags)), run, command, choices)
+    result = run_training(prepare(Settings.of_flags(flags)), run, command, choices)
     if result.signal is None:
         return 0
     saved = f"and saved at step {result.step}" if result.is_saved else "before the first step"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ast
+import argparse
 import contextlib
 import dataclasses
-import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
-from mtfrun.configuration.arguments import quote
+from mtfrun.configuration.arguments import literal_bindings
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.hyperparameters import changes_of_variables, values_of
 from mtfrun.configuration.run_files import CONFIG, RunFiles
@@ -41,9 +38,6 @@ from mtfrun.rundir.run_directory import CHECKPOINTS
 ROOTS = (Experiment, Evaluation, Training)
 """The classes that the program itself calls; a gin file's other objects are their arguments."""
 
-# What a gin reference or macro begins with.
-_REFERENCE_SIGNS = ("@", "%")
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -61,6 +55,39 @@ class Settings:
     search_paths: Sequence[str] = ()
     allowed_imports: Sequence[str] = ()
     modules: Sequence[str] = ()
+
+    @classmethod
+    def of_flags(cls, flags: argparse.Namespace) -> Settings:
+        return cls(
+            flags.gin_file,
+            flags.bindings,
+            flags.gin_search_paths,
+            # Who names a module on the command line trusts it.
+            [*flags.gin_allow_imports, *flags.module_import],
+            flags.module_import,
+        )
+
+    @classmethod
+    def of_arguments(
+        cls,
+        files: Sequence[str],
+        *,
+        bindings: Mapping[str, object],
+        params: Sequence[str],
+        mesh: str | None,
+        layout: str | None,
+        search_paths: Sequence[str],
+        allowed_imports: Sequence[str] = (),
+    ) -> Settings:
+        """See `mtfrun.load` for the arguments."""
+        meshes = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
+        named = {name: text for name, text in meshes.items() if text is not None}
+        texts = [
+            *literal_bindings(bindings),
+            *((text, text) for text in params),
+            *literal_bindings(named),
+        ]
+        return cls(files, texts, search_paths, allowed_imports)
 
     def parse(self, run_config: str | None = None) -> list[Binding]:
         """Makes the files, or a run's `run_config`, gin's configuration, inside `config.exclusive`.
@@ -121,30 +148,6 @@ def configure_data(settings: Settings, run_config: str | None) -> ConfiguredData
     return ConfiguredData(data, splits, seed, batch_size, loss_terms)
 
 
-def settings_of(
-    files: Sequence[str],
-    *,
-    bindings: Mapping[str, object],
-    params: Sequence[str],
-    mesh: str | None,
-    layout: str | None,
-    search_paths: Sequence[str],
-    allowed_imports: Sequence[str] = (),
-) -> Settings:
-    """Returns gin files and bindings; see `mtfrun.load` for the arguments."""
-    meshes = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
-    return Settings(
-        files,
-        [
-            *literal_bindings(bindings),
-            *((text, text) for text in params),
-            *literal_bindings({name: text for name, text in meshes.items() if text is not None}),
-        ],
-        search_paths,
-        allowed_imports,
-    )
-
-
 # Parameters that may differ between the processes of a run.
 _OF_A_PROCESS = (
     "DeviceSettings.memory_growth",
@@ -165,37 +168,6 @@ def _select_shared(values: Mapping[str, str]) -> dict[str, str]:
     macros = {values[name].removeprefix("%") for name in values.keys() - shared.keys()}
     used = " ".join(shared.values())
     return {n: v for n, v in shared.items() if n not in macros or f"%{n}" in used}
-
-
-def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Returns the bindings of Python values to macros and parameters.
-
-    A text that begins with @ or % is a reference, as in a gin file. ConfigError if a value has no
-    form in gin.
-
-    >>> literal_bindings({"BATCH_SIZE": 8, "TASK": "@data.Task()"})
-    [('BATCH_SIZE=8', 'BATCH_SIZE = 8'), ('TASK=@data.Task()', 'TASK = @data.Task()')]
-    """
-    texts = {name: _literal(name, value) for name, value in values.items()}
-    return [(f"{name}={text}", f"{name} = {text}") for name, text in texts.items()]
-
-
-def _literal(name: str, value: object) -> str:
-    if isinstance(value, str) and value.startswith(_REFERENCE_SIGNS):
-        return value
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    text = repr(value)
-    try:
-        is_literal = bool(ast.literal_eval(text) == value)
-    except (ValueError, SyntaxError):
-        is_literal = False
-    if not is_literal:
-        what = f"{name}={quote(value)} is not a Python literal"
-        raise ConfigError(f'{what}; what gin should make is a text such as "@optim.Adam()"')
-    return text
 
 
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)

@@ -41,11 +41,11 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
+    from mtfrun.experiment.runs.opening import Settings, build_run, find_trained_run, restore_model
     from mtfrun.extras.distillation.distillation import find_teacher, store_teacher_logits
 
     run = find_trained_run(flags.model_dir)
-    built = build_run(run, cli.settings_of(flags))
+    built = build_run(run, Settings.of_flags(flags))
     teacher = find_teacher(run.path, flags.checkpoint)
     restore_model(built, run, teacher.step)
     rows = store_teacher_logits(

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_checkpoint, at_least, settings_of
+from mtfrun.cli.command import Command, add_checkpoint, at_least
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -70,7 +70,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.conversion.importer import check_new
-    from mtfrun.experiment.runs.opening import find_trained_run
+    from mtfrun.experiment.runs.opening import Settings, find_trained_run
     from mtfrun.extras.grow.growth import grow
     from mtfrun.rundir import RunDirectory
 
@@ -80,7 +80,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     with progress.waiting("growing the model"):
         grown = grow(
             former,
-            settings_of(flags),
+            Settings.of_flags(flags),
             checkpoint=flags.checkpoint,
             copies=flags.copies,
             noise=flags.noise,

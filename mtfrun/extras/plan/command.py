@@ -84,7 +84,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.display.formats import parse_size
-    from mtfrun.experiment.runs.opening import build_training
+    from mtfrun.experiment.runs.opening import Settings, build_training
     from mtfrun.extras.plan.description import as_json, describe, picture
     from mtfrun.extras.plan.plan import plan_training
     from mtfrun.extras.plan.profile import parse_bandwidths
@@ -95,7 +95,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         return calibrate_devices(flags)
     if flags.search:
         return search_layouts(flags)
-    bindings = cli.settings_of(flags).parse()
+    bindings = Settings.of_flags(flags).parse()
     mesh = {"shape": flags.mesh, "layout": flags.layout}
     with mtf.planned_meshes():
         config.override(mtf.Mesh, **{k: v for k, v in mesh.items() if v is not None})

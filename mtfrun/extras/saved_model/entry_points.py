@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import add_inference_flags, inference_settings
+from mtfrun.cli.commands.decode import add_inference_flags, inference_settings
 
 if TYPE_CHECKING:
     from mtfrun.experiment.conversion.exporter import ExportedRun

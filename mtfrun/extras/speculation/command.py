@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import InferenceFlags, at_least, not_empty
+from mtfrun.cli.command import at_least, not_empty
+from mtfrun.cli.commands.decode import InferenceFlags
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 

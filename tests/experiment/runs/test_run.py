@@ -17,10 +17,11 @@ import pytest
 
 import mtfrun
 from mtfrun.cli.parser import parse_flags
-from mtfrun.errors import ConfigError, InputError
+from mtfrun.configuration.arguments import literal_bindings
+from mtfrun.errors import InputError
 from mtfrun.experiment import Decoding
 from mtfrun.experiment.inference.answers import record_of
-from mtfrun.experiment.runs.opening import Settings, literal_bindings
+from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run import Run
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainResult
@@ -351,29 +352,6 @@ def test_a_run_with_base_sizes_resumes_to_the_bit(tmp_path: pathlib.Path) -> Non
     values = resumed.variables()
     for path, value in whole.variables().items():
         np.testing.assert_array_equal(values[path], value, err_msg=path)
-
-
-def test_values_are_written_as_gin_reads_them() -> None:
-    values = {
-        "A": np.float32(0.5),
-        "B": pathlib.Path("/data/it's"),
-        "C": {"train": ["a", None], "test": (1, True)},
-        "scope/FeedForward.d_ff": 512,
-        "D": "%E",
-    }
-    assert [text for _, text in literal_bindings(values)] == [
-        "A = 0.5",
-        'B = "/data/it\'s"',
-        "C = {'train': ['a', None], 'test': (1, True)}",
-        "scope/FeedForward.d_ff = 512",
-        "D = %E",
-    ]
-
-
-@pytest.mark.parametrize("value", [float("nan"), object(), print, np.zeros(2), {1, "x", 2.5}.union])
-def test_values_that_gin_cannot_write_are_refused(value: object) -> None:
-    with pytest.raises(ConfigError, match=r"^X=.* is not a Python literal; what gin "):
-        literal_bindings({"X": value})
 
 
 def test_the_flags_of_settings_are_read_as_the_same_settings() -> None:

@@ -17,12 +17,12 @@ import ml_dtypes
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.configuration.arguments import literal_bindings
 from mtfrun.experiment.runs.opening import (
     RunObjects,
     Settings,
     build_run,
     find_trained_run,
-    literal_bindings,
     restore_model,
 )
 from mtfrun.extras.huggingface.safetensors_file import write_file

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, add_json, settings_of
+from mtfrun.cli.command import Command, add_json
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode
 
@@ -38,6 +38,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.experiment.runs.opening import Settings
     from mtfrun.extras.audit.bisect import bisect
     from mtfrun.extras.audit.ledger import BATCH, INITIAL_VALUES, KEY, VARIABLES
     from mtfrun.rundir import RunDirectory
@@ -50,7 +51,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         from mtfrun.extras.audit.documents import describe_documents
 
         last, first_batch = min(result.last_steps), result.first_batch
-        lines = describe_documents(runs, settings_of(flags), last, first_batch)
+        lines = describe_documents(runs, Settings.of_flags(flags), last, first_batch)
         result = dataclasses.replace(result, documents=lines)
     difference = result.difference
     again = None
@@ -58,7 +59,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         from mtfrun.extras.audit.replay import recompute
 
         is_after = difference.what in (INITIAL_VALUES, VARIABLES)
-        again = recompute(settings_of(flags), runs, difference.step + is_after)
+        again = recompute(Settings.of_flags(flags), runs, difference.step + is_after)
     if flags.json:
         recomputed = {} if again is None else {"recomputed": again.as_json()}
         print(json.dumps({**result.as_json(), **recomputed}, allow_nan=False))

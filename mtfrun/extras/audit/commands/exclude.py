@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, settings_of
+from mtfrun.cli.command import Command
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -61,6 +61,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.checkpoints.recorded_digests import VARIABLES
+    from mtfrun.experiment.runs.opening import Settings
     from mtfrun.experiment.runs.run_training import prepare
     from mtfrun.experiment.saved_configuration import with_parameter
     from mtfrun.extras.audit.ledger import LEDGER
@@ -70,7 +71,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir.copied_files import write_run_files
 
     former, run = RunDirectory(flags.from_run), RunDirectory(flags.model_dir)
-    prepared = prepare(settings_of(flags))
+    prepared = prepare(Settings.of_flags(flags))
     former.require()
     checkpoints, directory = former.checkpoints(), pathlib.Path(run.path)
     checkpoints.require()

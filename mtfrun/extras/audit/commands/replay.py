@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, add_json, require_model_dir, settings_of
+from mtfrun.cli.command import Command, add_json, require_model_dir
 from mtfrun.display import progress
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.extras.audit.commands.ledger import interval
@@ -35,13 +35,14 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.experiment.runs.opening import Settings
     from mtfrun.experiment.runs.run_training import prepare
     from mtfrun.extras.audit.replay import changes_since, replay
     from mtfrun.rundir import RunDirectory
 
     run = RunDirectory(flags.model_dir)
     run.require()
-    training = prepare(settings_of(flags), run=run).training
+    training = prepare(Settings.of_flags(flags), run=run).training
     for line in changes_since(run, flags.steps[0]):
         progress.note(f"mtfrun: note: {line}")
     result = replay(training, run, *flags.steps)

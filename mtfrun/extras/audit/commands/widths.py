@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, add_json, at_least, require_gin_files, settings_of
+from mtfrun.cli.command import Command, add_json, at_least, require_gin_files
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -43,13 +43,13 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.configuration import config
-    from mtfrun.experiment.runs.opening import build_training
+    from mtfrun.experiment.runs.opening import Settings, build_training
     from mtfrun.extras.audit.verify.first_difference import batch_of_step
     from mtfrun.extras.audit.verify.width_check import Size, drifts, growing_dims, output_sizes
 
     shapes, sizes = [], list[dict[str, Size]]()
     for bindings in _bindings_by_width(flags.bindings):
-        settings = dataclasses.replace(settings_of(flags), bindings=bindings)
+        settings = dataclasses.replace(Settings.of_flags(flags), bindings=bindings)
         with config.exclusive():
             training = build_training(settings.parse())
         state, clip_norm = training.state, training.options.clip_norm

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import Binding
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.opening import build_training
+from mtfrun.experiment.runs.opening import Settings, build_training
 from mtfrun.extras.audit.verify.comparison import (
     as_json,
     as_lines,
@@ -28,7 +27,7 @@ from mtfrun.extras.audit.verify.observation import Observation, observe
 
 def verify(flags: argparse.Namespace) -> bool:
     """Prints the comparisons; returns whether all meshes are equal to one device."""
-    bindings = settings_of(flags).parse()
+    bindings = Settings.of_flags(flags).parse()
     config.override(mtf.Mesh)  # makes the class known to gin
     shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape", "data:1,model:1"))
     rules = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", "")).to_string

@@ -12,7 +12,6 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
 from mtfrun.configuration.gin_values import override
 from mtfrun.configuration.statements import macros_of, name_to_override
@@ -22,7 +21,7 @@ from mtfrun.display.progress import waiting
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Training
-from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.opening import Settings, build
 from mtfrun.extras.plan.plan import Plan, plan_training
 from mtfrun.extras.plan.profile import DeviceProfile, curve_secs, find_profile
 from mtfrun.extras.plan.program import FORWARDING, Operation, Program
@@ -319,7 +318,7 @@ def as_lines(search: Search, settings: _Settings) -> list[str]:
 
 class _Settings:
     def __init__(self, flags: argparse.Namespace):
-        self._settings = settings_of(flags)
+        self._settings = Settings.of_flags(flags)
         bindings = self._settings.parse()
         parameters = {
             "mesh": "mtf.Mesh.shape",

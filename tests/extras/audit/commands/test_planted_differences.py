@@ -16,8 +16,8 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.checkpoints.recorded_digests import VARIABLES
-from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
+from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run_training import prepare
 from mtfrun.rundir import commands
 from tests.cli.command import ROOT, mtfrun, mtfrun_here, tiny_experiment
@@ -193,7 +193,7 @@ def test_other_data_are_named_at_the_first_batch_that_has_them(
 
 def _batches(run: pathlib.Path) -> list[list[bytes]]:
     """Returns the arrays of every step, without the ledger."""
-    settings = settings_of(
+    settings = Settings.of_flags(
         parse_flags(["train", f"--gin_file={run}/config.gin", f"--model_dir={run}"])
     )
     training = prepare(settings).training
