@@ -10,8 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from mtfrun import processes
-from mtfrun.cli.inputs import InputSource, agreed_bytes, standard_input
-from mtfrun.cli.trained_run import as_text, note_outputs
+from mtfrun.cli.inputs_and_outputs import (
+    InputSource,
+    agreed_bytes,
+    as_text,
+    note_outputs,
+    standard_input,
+)
 from mtfrun.display import progress
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.experiment import Inference

@@ -126,7 +126,7 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
         from mtfrun.models import NonFiniteError  # noqa: PLC0415
 
         # Here, because its imports log warnings, and take longer with garbage collections.
-        importlib.import_module("mtfrun.cli.trained_run")
+        importlib.import_module("mtfrun.cli.inputs_and_outputs")
 
         # CUDA logs a missing device as an error, which `import_tensorflow` drops.
         tf.config.list_physical_devices()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from mtfrun.cli import trained_run  # noqa: F401 - here, since its imports log warnings
+from mtfrun.cli import inputs_and_outputs  # noqa: F401 - here, since its imports log warnings
 from mtfrun.cli.main import main
 
 ROOT = pathlib.Path(__file__).parents[2]

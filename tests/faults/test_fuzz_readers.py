@@ -21,7 +21,7 @@ from PIL import Image
 from mtfrun import data
 from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.checkpoints.manifest import _digest, read_manifest
-from mtfrun.cli.inputs import read_pairs, read_prompts
+from mtfrun.cli.inputs_and_outputs import read_pairs, read_prompts
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import Statements
 from mtfrun.data.cache.directory import _sum_of, write_manifest

@@ -13,7 +13,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun import mtf
-    from mtfrun.cli.inputs import InputSource
+    from mtfrun.cli.inputs_and_outputs import InputSource
     from mtfrun.cli.interactive import Session
     from mtfrun.experiment import Inference
     from mtfrun.experiment.runs.opening import RunObjects
@@ -143,9 +143,8 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.inputs import InputSource
+    from mtfrun.cli.inputs_and_outputs import InputSource, open_run
     from mtfrun.cli.interactive import Session
-    from mtfrun.cli.trained_run import open_run
 
     run, built = open_run(flags, command)
     source = InputSource(flags.input, [os.fsencode(prompt) for prompt in flags.prompt])
@@ -161,7 +160,13 @@ def decode(
     session: type[Session],
 ) -> int:
     """Writes the outputs for the inputs of a source, or answers the lines of a session."""
-    from mtfrun.cli.trained_run import as_text, json_line, note_outputs, open_output, write_files
+    from mtfrun.cli.inputs_and_outputs import (
+        as_text,
+        json_line,
+        note_outputs,
+        open_output,
+        write_files,
+    )
     from mtfrun.experiment.runs.opening import restore_model
 
     inference = inference.with_settings(_settings(flags, built.experiment.mesh))

@@ -66,7 +66,7 @@ _CONTINUOUS = "eval/continuous"
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.trained_run import open_run
+    from mtfrun.cli.inputs_and_outputs import open_run
     from mtfrun.experiment.runs.opening import restore_model
     from mtfrun.rundir import RunDirectory
 

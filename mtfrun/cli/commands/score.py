@@ -40,8 +40,13 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.inputs import InputSource, read_pairs
-    from mtfrun.cli.trained_run import json_line, open_output, open_run
+    from mtfrun.cli.inputs_and_outputs import (
+        InputSource,
+        json_line,
+        open_output,
+        open_run,
+        read_pairs,
+    )
     from mtfrun.experiment.runs.opening import restore_model
 
     split = InputSource(flags.input).split

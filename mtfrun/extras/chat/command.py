@@ -52,7 +52,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.trained_run import open_run
+    from mtfrun.cli.inputs_and_outputs import open_run
     from mtfrun.extras.chat.session import Chat, ChatSource
 
     run, built = open_run(flags, command)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.cli.inputs import InputSource, read_lines
+from mtfrun.cli.inputs_and_outputs import InputSource, read_lines
 from mtfrun.cli.interactive import Session
 from mtfrun.data.sources.records import BadRecordError, json_value
 from mtfrun.data.sources.streams import kind_of

@@ -108,7 +108,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         raise InputError(
             f"serve needs {error.name}, which is not installed: {install_command('mtfrun[serve]')}"
         ) from error
-    from mtfrun.cli.trained_run import open_run
+    from mtfrun.cli.inputs_and_outputs import open_run
     from mtfrun.experiment.runs.opening import restore_model
     from mtfrun.extras.serving.connections import server_config
     from mtfrun.extras.serving.generation import Limits

@@ -11,7 +11,7 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 
 with import_tensorflow():
     for _name in (
-        *("cli.main", "cli.trained_run", "experiment.runs.run_training"),
+        *("cli.main", "cli.inputs_and_outputs", "experiment.runs.run_training"),
         *("extras.sweeps.hparams", "models.moe", "models.resnet", "models.transformer"),
     ):
         importlib.import_module(f"mtfrun.{_name}")

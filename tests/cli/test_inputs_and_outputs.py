@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.inputs import image_paths, read_pairs, read_prompts
+from mtfrun.cli.inputs_and_outputs import image_paths, read_pairs, read_prompts
 from mtfrun.errors import InputError
 from tests.cli.command import error_line, mtfrun_here, succeeded
 
