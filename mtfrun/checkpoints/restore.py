@@ -1,4 +1,4 @@
-"""Finds and verifies checkpoints, which a trainer may delete meanwhile."""
+"""Finds, verifies and restores checkpoints, which a trainer may delete meanwhile."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 from absl import logging
+from google.protobuf.message import DecodeError
 
 from mtfrun import processes
 from mtfrun.checkpoints.manifest import (
     FileRecord,
     Manifest,
+    VariableSpec,
     damaged_files,
+    describe,
     manifest_path,
     read_manifest,
 )
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.checkpoints.partial_files import list_steps, lost_manifests
+from mtfrun.checkpoints.recorded_digests import check_restored
+from mtfrun.checkpoints.tensor_index import check_index
+from mtfrun.checkpoints.values import READER_ERRORS
 from mtfrun.errors import InputError
+from mtfrun.errors.differences import changes, list_changes
 from mtfrun.files.errors import (
     DamagedCheckpointError,
     DeletedCheckpointError,
+    IncompatibleError,
     MissingStepError,
     RunDirError,
     choose_step,
@@ -39,6 +47,10 @@ T = TypeVar("T")
 _MOST_OF_TENSORFLOW = 1 << 28
 # How often a reader tries again after a trainer has deleted or replaced its files.
 _ATTEMPTS = 20
+# The parts of a checkpoint, by the start of a path, in the order in which they are explained.
+_PARTS = ("model", "optimizer", "averages")
+# TensorFlow's further errors for a forged object graph, or values that do not match.
+_DAMAGE = (TypeError, AttributeError, AssertionError, DecodeError)
 # The message between processes while the first chooses a checkpoint.
 _CHOICE = "choice of a checkpoint"
 
@@ -85,6 +97,45 @@ class CheckpointReader:
         """Raises RunDirError unless there is a checkpoint; only names are read."""
         if not self.steps():
             raise RunDirError(self._no_checkpoint())
+
+    def restore(
+        self,
+        step: int | None,
+        variables: Mapping[str, Any],
+        *,
+        subset: bool = False,
+        preferred: Mapping[str, str] | None = None,
+        check: Callable[[Manifest], None] | None = None,
+    ) -> Manifest:
+        """Restores variables and returns the checkpoint's manifest.
+
+        Everything is checked before the first variable changes: sizes and hashes of the files, then
+        names, shapes and dtypes. With step None a damaged checkpoint is skipped, with a warning,
+        for the next older good one; a wrong model is an error immediately. Last, the values are
+        compared with the digests in the run's ledger.
+
+        Args:
+          step: the checkpoint's step; None for the newest good checkpoint.
+          variables: raw tf.Variables or DVariables by path, on any mesh.
+          subset: the checkpoint may hold further variables.
+          preferred: paths in the checkpoint that are restored instead where they exist, by path.
+          check: called with the manifest before anything else; may raise to refuse it.
+        """
+
+        def read(manifest: Manifest) -> tuple[Manifest, Mapping[str, Any]]:
+            if check is not None:
+                check(manifest)
+            instead = {path: p for path, p in (preferred or {}).items() if p in manifest.variables}
+            sources = {instead.get(path, path): variable for path, variable in variables.items()}
+            name = f"{self._directory}/ckpt-{manifest.step}"
+            check_compatible(name, manifest.variables, describe(sources), subset=subset)
+            path = str(self._directory / manifest.prefix)
+            _read_variables(path, f"the variables of {name}", sources)
+            return manifest, sources
+
+        manifest, restored = self.read(step, read)
+        check_restored(self._directory, manifest.step, restored)
+        return manifest
 
     def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
         """Returns `reader(manifest)` of a checkpoint with all files as they were saved.
@@ -229,6 +280,42 @@ class CheckpointReader:
                 f"checkpoint {step} in {self._place} was {change} while it was read;"
                 f" {choose_step(steps) or self._no_checkpoint()}"
             ) from error
+
+
+def _read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
+    check_index(prefix)
+    remedy = "use the configuration it was saved with"
+    with run_dir_errors(f"cannot restore {what}", remedy, *READER_ERRORS, *_DAMAGE):
+        status = tf.train.Checkpoint(variables=dict(variables)).read(prefix)
+        status.assert_existing_objects_matched()
+        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
+        status.expect_partial()
+
+
+def check_compatible(
+    name: str,
+    saved: Mapping[str, VariableSpec],
+    variables: Mapping[str, VariableSpec],
+    *,
+    subset: bool,
+) -> None:
+    """Slots of the optimizer are not named if variables of the model differ."""
+    paths = sorted(variables) + ([] if subset else sorted(saved.keys() - variables.keys()))
+    old, new = (
+        {path: str(specs[path]) if path in specs else None for path in paths}
+        for specs in (saved, variables)
+    )
+    differing = changes(old, new)
+    if not differing:
+        return
+    starts = {change.name.partition("/")[0] for change in differing}
+    parts = [part for part in _PARTS if part in starts]
+    if parts[:1] == ["optimizer"] and not any(path.startswith("optimizer/") for path in saved):
+        remedy = f"train in another --model_dir, with --gin.INIT_CHECKPOINT=\"'{name}'\""
+        raise RunDirError(f"{name} has weights without an optimizer; {remedy}")
+    first = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
+    remedy = "use the configuration that it was saved with (config.gin)"
+    raise IncompatibleError(name, f"(checkpoint -> model) {list_changes(first)}", remedy)
 
 
 def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, list[Any]]]:

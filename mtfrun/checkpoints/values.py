@@ -1,14 +1,12 @@
-"""Reads the values of checkpoints: into variables, or one by one without a model."""
+"""Reads the values of checkpoints one by one, without a model."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
 from mtfrun.checkpoints.manifest import Manifest, tensor_key
 from mtfrun.checkpoints.recorded_digests import RecordedDigests
@@ -16,19 +14,7 @@ from mtfrun.checkpoints.tensor_index import check_index
 from mtfrun.files.errors import RunDirError, reason, run_dir_errors
 
 # TensorFlow's reader raises different errors for different damage.
-_READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
-# TensorFlow's further errors for a forged object graph, or values that do not match.
-_DAMAGE = (TypeError, AttributeError, AssertionError, DecodeError)
-
-
-def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
-    check_index(prefix)
-    remedy = "use the configuration it was saved with"
-    with run_dir_errors(f"cannot restore {what}", remedy, *_READER_ERRORS, *_DAMAGE):
-        status = tf.train.Checkpoint(variables=dict(variables)).read(prefix)
-        status.assert_existing_objects_matched()
-        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
-        status.expect_partial()
+READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
 
 
 class StoredTensors:
@@ -42,14 +28,14 @@ class StoredTensors:
         self._open()
 
     def _open(self) -> None:
-        with run_dir_errors(f"cannot read the checkpoint {self.prefix}", "", *_READER_ERRORS):
+        with run_dir_errors(f"cannot read the checkpoint {self.prefix}", "", *READER_ERRORS):
             self._reader = tf.train.load_checkpoint(self.prefix)
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:
             value: np.ndarray = np.asarray(self._reader.get_tensor(name))
-        except _READER_ERRORS as error:
+        except READER_ERRORS as error:
             # After an error in a part of a tensor, the next call of a reader ends the process.
             self._open()
             raise RunDirError(f"cannot read {name} of {self.prefix}: {reason(error)}") from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import mtf, optim
 from mtfrun.checkpoints import VariableSpec
-from mtfrun.checkpoints.checkpoints import check_compatible
+from mtfrun.checkpoints.restore import check_compatible
 from mtfrun.data import Batches, Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError, LayoutError
 from mtfrun.errors.checks import INDEX, check_range

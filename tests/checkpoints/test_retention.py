@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.checkpoints import checkpoints, restore
+from mtfrun.checkpoints import restore
 from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.checkpoints.save import Snapshot
 from mtfrun.checkpoints.values import CheckpointValues
@@ -20,11 +20,7 @@ from tests.rundir.small_model import values, variables
 
 # Functions before which the trainer saves: that reads the manifest, that compares the hashes of
 # files, and the last one before TensorFlow reads the files.
-MOMENTS = [
-    (restore, "read_manifest"),
-    (restore, "damaged_files"),
-    (checkpoints, "check_compatible"),
-]
+MOMENTS = [(restore, "read_manifest"), (restore, "damaged_files"), (restore, "check_compatible")]
 ALL_MOMENTS = pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
 
 
