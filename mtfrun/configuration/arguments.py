@@ -1,4 +1,4 @@
-"""Ranges of numeric parameters, and arguments of Python functions: checks, and their texts in gin.
+"""Checks of the arguments of Python functions, and their texts in gin.
 
 An error deep inside a function would not name the argument.
 """
@@ -7,41 +7,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import math
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from mtfrun.errors import ConfigError, InputError, checks
+from mtfrun.errors import ConfigError, InputError
 
-# Numeric parameters of mtfrun by range: a name means the same in all classes. The classes check
-# their arguments too, for users of Python. Of gin's values it is clear which line or flag has set
-# them, if they are checked before anything is built. Parameters of a user's classes have no range.
-_NAMES = {
-    checks.AT_LEAST_1: """
-        d_model d_ff d_kv num_heads num_memory_heads num_layers hidden_size num_experts group_size
-        vocabulary_size inputs_vocabulary_size vocabulary_divisor num_classes num_buckets
-        max_distance length inputs_length targets_length max_length block_length window image_size
-        widths stage_sizes scan_blocks stem_width batch_size outer_batch microbatches train_steps
-        iterations_per_loop log_every_steps every_steps evaluate_every_steps max_to_keep max_batches
-        total_steps beam_size num_outputs concurrent_batches draft_tokens mean_noise_span_length
-    """,
-    checks.NOT_NEGATIVE: """
-        learning_rate factors weight_decay warmup_steps seed temperature top_k skip_bad_records
-        z_loss loss_coef num_decodes num_examples decode_length_multiplier decode_length_constant
-        cutout crop_padding min_expert_capacity learning_rate_factors start_step epsilon stddev
-    """,
-    checks.POSITIVE: "epsilon1 clip_norm clipping_threshold secs_per_loop every_secs max_norm",
-    checks.SHARE_ABOVE_0: "top_p noise_density",
-    checks.SHARE: "random_probability keep_probability",
-    checks.SHARE_BELOW_1: "dropout_rate beta1 beta2 momentum average_decay decay label_smoothing",
-    # Longer outputs would take hours, and their rows terabytes.
-    checks.Range(1, 1_000_000): "decode_length",
-}
-_OF_NAMES = {name: allowed for allowed, names in _NAMES.items() for name in names.split()}
-
-_FRACTIONS = ("alpha", "temperature", "top_p")
 # Characters of a value that an error shows.
 _SHOWN = 60
 # What a gin reference or macro begins with.
@@ -75,23 +47,6 @@ def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
     return result
 
 
-def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
-    """Returns the settings that are not None, checked against the ranges of their parameters."""
-    result: dict[str, int | float] = {}
-    for name, value in settings.items():
-        if value is None:
-            continue
-        if name in _FRACTIONS:
-            _require(_is_number(value, numbers.Real), name, value, "a number")
-        else:
-            _require(_is_number(value, numbers.Integral), name, value, "an integer")
-        result[name] = number = float(value) if name in _FRACTIONS else int(value)
-        allowed = range_of("mtfrun", name)
-        _require(allowed is None or number in allowed, name, value, str(allowed))
-        _require(math.isfinite(number), name, value, "finite")
-    return result
-
-
 def path_of(path: object, name: str) -> str:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
@@ -114,18 +69,18 @@ def names_of(values: object, name: str, example: str) -> list[str]:
 
 def check_optional_text(value: object, name: str, example: str) -> None:
     is_valid = value is None or isinstance(value, str)
-    _require(is_valid, name, value, f"a text such as {example!r}, or None")
+    check_argument(is_valid, name, value, f"a text such as {example!r}, or None")
 
 
 def check_switches(**switches: object) -> None:
     for name, value in switches.items():
-        _require(isinstance(value, bool), name, value, "True or False")
+        check_argument(isinstance(value, bool), name, value, "True or False")
 
 
 def check_checkpoint(checkpoint: Any) -> None:
     is_step = isinstance(checkpoint, str | numbers.Integral) and str(checkpoint).isdecimal()
     is_valid = is_step or checkpoint in (None, "latest", "best")
-    _require(is_valid, "checkpoint", checkpoint, "a step, 'latest', 'best' or None")
+    check_argument(is_valid, "checkpoint", checkpoint, "a step, 'latest', 'best' or None")
 
 
 def quote(value: object) -> str:
@@ -166,21 +121,12 @@ def _literal(name: str, value: object) -> str:
     return text
 
 
-def _require(is_valid: bool, name: str, value: object, rule: str) -> None:  # noqa: FBT001
+def check_argument(is_valid: bool, name: str, value: object, rule: str) -> None:  # noqa: FBT001
     if not is_valid:
         raise InputError(f"{name}={quote(value)}: it must be {rule}")
-
-
-def _is_number(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _as_bytes(text: object, name: str) -> bytes:
     if not isinstance(text, str | bytes):
         raise InputError(f"{name} is a text or bytes, not {quote(text)}")
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-
-
-def range_of(module: str, parameter: str) -> checks.Range | None:
-    """Returns the range of a parameter; None if any number is allowed."""
-    return _OF_NAMES.get(parameter) if module.partition(".")[0] == "mtfrun" else None

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mtfrun.configuration.arguments import range_of
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.configuration.published import load_published
+from mtfrun.configuration.ranges import range_of
 from mtfrun.configuration.statements import Binding
 from mtfrun.errors import ConfigError, nearest
 

@@ -1,4 +1,4 @@
-"""Checks of settings in constructors, for Python; `configuration.arguments` has ranges by name."""
+"""Checks of settings in constructors, for Python; `configuration.ranges` has ranges by name."""
 
 from __future__ import annotations
 

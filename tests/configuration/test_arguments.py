@@ -10,19 +10,8 @@ import numpy as np
 import pytest
 
 import mtfrun
-from mtfrun.configuration.arguments import (
-    _OF_NAMES,
-    list_of,
-    literal_bindings,
-    numbers_of,
-    pairs_of,
-    paths_of,
-    range_of,
-    texts_of,
-)
-from mtfrun.configuration.published import is_configurable, load_published, signature_of
+from mtfrun.configuration.arguments import list_of, literal_bindings, pairs_of, paths_of, texts_of
 from mtfrun.errors import ConfigError, InputError
-from mtfrun.errors.checks import COUNT, Range
 
 
 @pytest.mark.parametrize(
@@ -87,29 +76,6 @@ def test_a_pair_is_two_texts(pair: Any) -> None:
         pairs_of([pair])
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("beam_size", "4", "beam_size='4': it must be an integer"),
-        ("beam_size", 2.5, "an integer"),
-        ("beam_size", True, "an integer"),
-        ("beam_size", [4], "an integer"),
-        ("beam_size", 0, "at least 1"),
-        ("top_k", -1, "at least 0"),
-        ("top_p", "all", "a number"),
-        ("top_p", 0, "more than 0 and at most 1"),
-        ("temperature", float("nan"), "at least 0"),
-        ("alpha", float("inf"), "finite"),
-        ("seed", 1.0, "an integer"),
-    ],
-)
-def test_a_setting_is_a_number_in_its_range(name: str, value: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        numbers_of({name: value})
-    given = {name: None, "top_k": np.int64(3), "alpha": np.float32(0.5)}
-    assert numbers_of(given) == {"top_k": 3, "alpha": 0.5}
-
-
 def test_values_are_written_as_gin_reads_them() -> None:
     values = {
         "A": np.float32(0.5),
@@ -131,49 +97,3 @@ def test_values_are_written_as_gin_reads_them() -> None:
 def test_values_that_gin_cannot_write_are_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^X=.* is not a Python literal; what gin "):
         literal_bindings({"X": value})
-
-
-def _parameters() -> dict[str, list[object]]:
-    defaults: dict[str, list[object]] = {}
-    for target in load_published().values():
-        if is_configurable(target):
-            for name, parameter in signature_of(target).items():
-                defaults.setdefault(name, []).append(parameter.default)
-    return defaults
-
-
-def test_every_range_is_that_of_a_parameter() -> None:
-    assert set(_OF_NAMES) - set(_parameters()) == set()
-
-
-def test_all_defaults_are_allowed() -> None:
-    defaults = _parameters()
-    for name, allowed in _OF_NAMES.items():
-        for default in defaults[name]:
-            numbers = default if isinstance(default, list | tuple) else [default]
-            for number in numbers:
-                if isinstance(number, int | float) and not isinstance(number, bool):
-                    assert number in allowed, f"{name}={number}"
-
-
-@pytest.mark.parametrize(
-    ("allowed", "text", "inside", "outside"),
-    [
-        (Range(1), "at least 1", [1, 2.5], [0, -1, float("inf"), float("nan")]),
-        (COUNT, "an integer of at least 1", [1, 2.0], [0, 1.5, True, "1"]),
-        (Range(0, without_lowest=True), "more than 0", [0.1], [0, -1]),
-        (Range(0, 1), "at least 0 and at most 1", [0, 1], [1.1]),
-        (Range(0, 1, without_highest=True), "at least 0 and less than 1", [0, 0.9], [1, 2]),
-    ],
-)
-def test_a_range_says_what_is_allowed(
-    allowed: Range, text: str, inside: list[float], outside: list[object]
-) -> None:
-    assert str(allowed) == text
-    assert all(number in allowed for number in inside)
-    assert not any(number in allowed for number in outside)
-
-
-def test_parameters_of_other_programs_have_no_range() -> None:
-    assert range_of("mtfrun.optim.adam", "learning_rate") is not None
-    assert range_of("my_optimizers", "learning_rate") is None

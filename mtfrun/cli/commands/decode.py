@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtfrun.cli import command as cli
-from mtfrun.configuration.arguments import range_of
 from mtfrun.configuration.entry_points import load_entry_points
+from mtfrun.configuration.ranges import range_of
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from mtfrun import decoding
-from mtfrun.configuration.arguments import range_of
+from mtfrun.configuration.ranges import range_of
 from mtfrun.data import (
     INPUTS,
     TARGETS,

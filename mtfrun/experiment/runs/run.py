@@ -15,15 +15,9 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checkpoints.mirror import registry
-from mtfrun.configuration.arguments import (
-    check_optional_text,
-    list_of,
-    numbers_of,
-    pairs_of,
-    quote,
-    texts_of,
-)
+from mtfrun.configuration.arguments import check_optional_text, list_of, pairs_of, quote, texts_of
 from mtfrun.configuration.errors import one_line_errors
+from mtfrun.configuration.ranges import numbers_of
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import find_adapter
