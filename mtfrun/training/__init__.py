@@ -13,8 +13,8 @@ from mtfrun.training.hooks.throughput import ProcessCost as ProcessCost
 from mtfrun.training.loop import Description as Description
 from mtfrun.training.loop import TrainResult as TrainResult
 from mtfrun.training.loop import train as train
-from mtfrun.training.microbatches import check_microbatches as check_microbatches
 from mtfrun.training.options import CheckpointOptions as CheckpointOptions
 from mtfrun.training.options import TrainOptions as TrainOptions
 from mtfrun.training.state import TrainState as TrainState
+from mtfrun.training.step import check_microbatches as check_microbatches
 from mtfrun.training.step import train_steps_function as train_steps_function

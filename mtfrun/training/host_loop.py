@@ -18,12 +18,11 @@ from mtfrun.errors import InputError, install_command
 from mtfrun.files.digests import MODULUS
 from mtfrun.training import clock
 from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, PADDING, HostMetric
-from mtfrun.training.hooks.hook import HostRecord
-from mtfrun.training.microbatches import Features
+from mtfrun.training.hooks.hook import HostRecord, StepRecord
 from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import StepRecord, train_steps_function
+from mtfrun.training.step import Features, train_steps_function
 
 # The first loop compiles, the second one measures a step.
 _PROFILED_LOOP = 2

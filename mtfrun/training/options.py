@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mtfrun import mtf
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
 from mtfrun.metrics.catalogue import LOWEST, MODES
 from mtfrun.training.hooks.hook import Hook
-from mtfrun.training.step import StepOptions
+
+STOP, SKIP = "stop", "skip"  # of `StepOptions.on_nan`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,42 @@ class CheckpointOptions:
         check_fields(self, COUNT, "max_to_keep", optional=True)
         check_fields(self, POSITIVE, "keep_every_hours", optional=True)
         check_choice("CheckpointOptions.best_mode", self.best_mode, MODES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step is computed and applied.
+
+    Attributes:
+      microbatches: number of equal parts of a batch that are processed one after the other to save
+        memory; their gradients are summed, and divided once by the weight of the batch.
+      clip_norm: largest global norm of the gradients; None does not clip.
+      on_nan: consequence of a loss, a norm of the gradients or a new value of a weight that is not
+        finite. "stop" ends training. "skip" leaves out the update: weights, slots and averages stay
+        as they were, the step and the position in the data advance. The curve "skipped_steps"
+        counts them, and more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
+      jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
+        CPUs that is slower, and on several GPUs nothing has been tried.
+    """
+
+    microbatches: int = 1
+    clip_norm: float | None = None
+    on_nan: str = STOP
+    jit_compile: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "microbatches")
+        check_fields(self, POSITIVE, "clip_norm", optional=True)
+        check_choice("TrainOptions.on_nan", self.on_nan, (STOP, SKIP))
+
+    @property
+    def skips(self) -> bool:
+        return self.on_nan == SKIP
+
+    def uses_xla(self, mesh: mtf.Mesh) -> bool:
+        if self.jit_compile is None:
+            return not mesh.is_on_cpu and not mesh.is_distributed
+        return self.jit_compile
 
 
 @dataclasses.dataclass(frozen=True)

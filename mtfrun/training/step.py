@@ -1,81 +1,23 @@
-"""The training step, and a compiled loop of several steps."""
+"""The training step, of a whole batch or in microbatches, and a compiled loop of several steps."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.errors.checks import COUNT, POSITIVE, check_choice, check_fields
-from mtfrun.layers import Metric
-from mtfrun.training.microbatches import Features, Gradients, first_microbatch, loss_and_gradients
+from mtfrun.errors import InputError
+from mtfrun.layers import Call, Metric, in_call
+from mtfrun.models.model import Loss
+from mtfrun.training.hooks.hook import StepRecord
 from mtfrun.training.norms import Norms
+from mtfrun.training.options import StepOptions
 from mtfrun.training.state import TrainState
 
-STOP, SKIP = "stop", "skip"  # of `StepOptions.on_nan`
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepOptions:
-    """How a step is computed and applied.
-
-    Attributes:
-      microbatches: number of equal parts of a batch that are processed one after the other to save
-        memory; their gradients are summed, and divided once by the weight of the batch.
-      clip_norm: largest global norm of the gradients; None does not clip.
-      on_nan: consequence of a loss, a norm of the gradients or a new value of a weight that is not
-        finite. "stop" ends training. "skip" leaves out the update: weights, slots and averages stay
-        as they were, the step and the position in the data advance. The curve "skipped_steps"
-        counts them, and more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
-      jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
-        CPUs that is slower, and on several GPUs nothing has been tried.
-    """
-
-    microbatches: int = 1
-    clip_norm: float | None = None
-    on_nan: str = STOP
-    jit_compile: bool | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, COUNT, "microbatches")
-        check_fields(self, POSITIVE, "clip_norm", optional=True)
-        check_choice("TrainOptions.on_nan", self.on_nan, (STOP, SKIP))
-
-    @property
-    def skips(self) -> bool:
-        return self.on_nan == SKIP
-
-    def uses_xla(self, mesh: mtf.Mesh) -> bool:
-        if self.jit_compile is None:
-            return not mesh.is_on_cpu and not mesh.is_distributed
-        return self.jit_compile
-
-
-class StepRecord(NamedTuple):
-    """What a step reports: tensors, or arrays on the host; of several steps {steps, ...}.
-
-    Attributes:
-      metrics: `Metric`s of the model, by name.
-      objective: the `Metric` that is differentiated, per unit of weight.
-      gradient_norm: norm of all gradients together, before clipping.
-      skipped: 1 if the update was skipped, else 0.
-      non_finite_gradient: 1 + the index, among the trainable variables, of the first gradient
-        that is not finite; 0 if all are finite.
-      norm_squares: {norms}, the result of `Norms.squares`; empty without norms.
-      gradients: gradients before clipping, by path; empty unless asked for.
-    """
-
-    metrics: dict[str, Any]
-    objective: Any
-    learning_rate: Any
-    gradient_norm: Any
-    skipped: Any
-    non_finite_gradient: Any
-    norm_squares: tuple[Any, ...] = ()
-    gradients: Gradients = {}  # noqa: RUF012 - never changed
+Features = Mapping[str, mtf.Tensor]
+Gradients = dict[str, mtf.Tensor]
 
 
 def train_steps_function(
@@ -119,7 +61,7 @@ def train_steps_function(
         _, records = mtf.while_loop(
             lambda i, _: i < num_steps,
             body,
-            (first, _zeros(state, steps_dim, norms, with_gradients=with_gradients)),
+            (first, _zero_records(state, steps_dim, norms, with_gradients=with_gradients)),
             most_rounds=steps_dim.size,
             parallel_iterations=1,
         )
@@ -194,7 +136,7 @@ def _update_if(condition: mtf.Tensor, variable: mtf.Variable, value: mtf.Tensor)
     return mtf.where(condition, new, old, output_shape=value.shape)
 
 
-def _zeros(
+def _zero_records(
     state: TrainState, steps: mtf.Dimension, norms: Norms | None, *, with_gradients: bool
 ) -> StepRecord:
     zeros = mtf.zeros(state.mesh, [steps])
@@ -221,3 +163,140 @@ def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     places = mtf.to_float(mtf.range(squares.mesh, squares.shape[0], tf.int32)) + 1.0
     first = mtf.reduce_min(mtf.where(mtf.is_finite(squares), none, places))
     return mtf.where(mtf.equal(first, none), 0.0, first)
+
+
+def loss_and_gradients(
+    state: TrainState,
+    batch: Features,
+    step: mtf.Tensor,
+    microbatches: int,
+    products: mtf.FlopCount | None = None,
+) -> tuple[Loss, Gradients]:
+    """Returns the loss of the batch {batch, ...} and the gradients of its mean, total / weight.
+
+    `step` selects the random numbers of dropout; `products` takes the forward pass's.
+    """
+    parts = state.mesh.batch_parts
+    number = microbatches if parts is None else microbatches * parts.size
+    for x in batch.values():
+        check_microbatches(x.shape.get_dim_by_name("batch"), microbatches, state.mesh)
+    passes = _Passes(state, step, number, products)
+    if number == 1:
+        # The mean is differentiated, which saves a pass over all gradients.
+        return passes.one(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
+
+    zeros = _zero_sums(state, step)
+    if parts is None:
+        loss, gradients = passes.sums(batch, 0, microbatches, zeros)
+    else:
+        loss, gradients = mtf.sum_over_parts(
+            lambda part, i: passes.sums(part, i * microbatches, microbatches, zeros), batch, zeros
+        )
+    # Sums over microbatches are divided once, so that padding does not bias the mean.
+    scale = _reciprocal(loss.weight)
+    means = {path: total * (1.0 / number) for path, total in loss.updates.items()}
+    loss = loss._replace(updates=means)
+    return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+
+
+def first_microbatch(batch: Features, microbatches: int) -> Features:
+    """Returns the features {batch, ...} of the first of equal parts of a batch."""
+    if microbatches == 1:
+        return batch
+    parts = mtf.Dimension("microbatches", microbatches)
+    return {name: mtf.gather(_split_batch(x, parts), 0, parts) for name, x in batch.items()}
+
+
+class _Passes(NamedTuple):
+    """Forward and backward passes of a step, `number` of them."""
+
+    state: TrainState
+    step: mtf.Tensor
+    number: int
+    products: mtf.FlopCount | None
+
+    def one(
+        self,
+        features: Features,
+        microbatch: int | mtf.Tensor,
+        objective: Callable[[Loss], mtf.Tensor] = lambda loss: loss.total,
+    ) -> tuple[Loss, Gradients]:
+        key = mtf.random_key(self.state.seed, self.step, microbatch)
+
+        def value() -> tuple[mtf.Tensor, Loss]:
+            if self.products is not None:
+                self.products.clear()
+            with mtf.count_flops(self.products, self.number):
+                loss = self.state.model.loss(features, training=True, key=key)
+            return objective(loss), loss
+
+        with in_call(Call(training=True, key=key)):
+            (_, loss), gradients = mtf.value_and_gradients(value, self.state.trainable)
+        return loss, _require_all(gradients)
+
+    def sums(
+        self,
+        batch: Features,
+        first: int | mtf.Tensor,
+        microbatches: int,
+        zeros: tuple[Loss, Gradients],
+    ) -> tuple[Loss, Gradients]:
+        if microbatches == 1:
+            return self.one(batch, first)
+        parts_dim = mtf.Dimension("microbatches", microbatches)
+        split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
+
+        def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple[Any, ...]:
+            features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
+            return i + 1, tf.nest.map_structure(mtf.add, sums, self.one(features, i + first))
+
+        _, sums = mtf.while_loop(
+            lambda i, _: i < microbatches,
+            body,
+            (mtf.constant(self.state.mesh, 0, dtype=tf.int32), zeros),
+            most_rounds=microbatches,
+            parallel_iterations=1,
+        )
+        loss, gradients = sums
+        return loss, gradients
+
+
+def _zero_sums(state: TrainState, step: mtf.Tensor) -> tuple[Loss, Gradients]:
+    zero = mtf.zeros(state.mesh, [])
+    averages = state.model.updated_variables()
+    no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
+    no_loss = Loss(zero, zero, state.model.no_metrics(state.mesh), no_updates)
+    no_gradients = {
+        path: mtf.run_time_zeros(step, v.shape, v.dtype) for path, v in state.trainable.items()
+    }
+    return no_loss, no_gradients
+
+
+def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
+    """Raises InputError unless every device can split its part, or parts, of a batch."""
+    devices, where = mesh.num_splits(batch), "devices"
+    if mesh.batch_parts is not None:
+        devices, where = mesh.batch_parts.size, "parts of Mesh.reproducible"
+    if batch.size % (microbatches * devices):
+        rule = f"{microbatches} microbatches on {devices} {where}"
+        remedy = f"use a multiple of {microbatches * devices}"
+        raise InputError(f"batch {batch.size} cannot be split into {rule}: {remedy}")
+
+
+def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., batch, microbatches, ...}; every device splits its part of the examples."""
+    batch = x.shape.get_dim_by_name("batch")
+    part = mtf.Dimension(batch.name, batch.size // parts.size)
+    return mtf.replace_dimensions(x, batch, [part, parts])
+
+
+def _reciprocal(weight: mtf.Tensor) -> mtf.Tensor:
+    return mtf.stop_gradient(mtf.reciprocal(mtf.maximum(weight, 1.0)))
+
+
+def _require_all(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
+    missing = [path for path, gradient in gradients.items() if gradient is None]
+    if missing:
+        what = f"{missing[0]!r} ({len(missing)} such variables)"
+        raise optim.MissingGradientError(f"the loss does not depend on {what}: freeze it")
+    return {path: gradient for path, gradient in gradients.items() if gradient is not None}

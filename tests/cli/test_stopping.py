@@ -17,7 +17,7 @@ from mtfrun.cli.main import terminable
 from mtfrun.data import Infeed
 from mtfrun.experiment.inference.decoding_batches import DecodingBatches
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import microbatches, step
+from mtfrun.training import step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
@@ -123,7 +123,7 @@ def test_a_signal_before_the_first_step_waits_for_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls: list[int] = []
-    tracing = _signalling(microbatches.loss_and_gradients, signal.SIGTERM, 1, calls)
+    tracing = _signalling(step.loss_and_gradients, signal.SIGTERM, 1, calls)
     monkeypatch.setattr(step, "loss_and_gradients", tracing)
     run = tmp_path / "run"
     process = mtfrun_here("train", *flags, f"--model_dir={run}")

@@ -16,7 +16,7 @@ from mtfrun.errors import InputError
 from mtfrun.models.transformer import TokenLoss
 from mtfrun.models.transformer.tokens import token_softmax
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close, meshes
 from tests.models.small_model import (
     LAYOUT,

@@ -16,8 +16,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
 from mtfrun.training.curves import HostMetric
 from mtfrun.training.hooks.finite import BadStep, FiniteGuard
-from mtfrun.training.hooks.hook import HostRecord
-from mtfrun.training.step import StepRecord
+from mtfrun.training.hooks.hook import HostRecord, StepRecord
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram, batches
 from tests.training.toy_run import LAYOUT, quick_train

@@ -20,7 +20,7 @@ from mtfrun.experiment import ModelMetrics
 from mtfrun.models.model import Model
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, EarlyStopping, MaxHours, TrainOptions, TrainState
-from mtfrun.training.step import StepRecord
+from mtfrun.training.hooks.hook import StepRecord
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.training.toy_model import Bigram, OneVariable, batches
 from tests.training.toy_run import (

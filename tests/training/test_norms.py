@@ -13,7 +13,7 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.training import train_steps_function
 from mtfrun.training.norms import GRADIENT, Norms
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.training.test_sharded_state import Setting, make_state
 from tests.training.toy_model import batches

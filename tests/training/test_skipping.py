@@ -21,7 +21,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
 from mtfrun.training.curves import SKIPPED_STEPS
 from mtfrun.training.hooks.finite import MOST_SKIPPED_IN_A_ROW
-from mtfrun.training.step import SKIP, StepOptions
+from mtfrun.training.options import SKIP, StepOptions
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram, Sequences
 from tests.training.toy_run import LAYOUT, curve, parameters, toy_train

@@ -14,7 +14,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions, TrainState, train_steps_function
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.training.toy_model import Bigram, batches
 from tests.training.toy_run import take_steps

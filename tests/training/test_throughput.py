@@ -13,7 +13,7 @@ from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions, TrainState, train_steps_function
 from mtfrun.training.hooks import throughput
 from mtfrun.training.hooks.throughput import Machine, Throughput
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import BATCH, LENGTH, small_model
 from tests.training.toy_model import batches

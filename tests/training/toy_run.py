@@ -26,9 +26,10 @@ from mtfrun.training import (
     train,
     train_steps_function,
 )
-from mtfrun.training.microbatches import Features
+from mtfrun.training.hooks.hook import StepRecord
 from mtfrun.training.norms import Norms
-from mtfrun.training.step import StepOptions, StepRecord
+from mtfrun.training.options import StepOptions
+from mtfrun.training.step import Features
 from tests.training.toy_model import Bigram, OneVariable, batches
 
 LAYOUT = "batch:data;d_ff:model"

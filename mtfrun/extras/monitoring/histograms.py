@@ -9,7 +9,7 @@ from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.metrics.tags import layer_name
 from mtfrun.training.hooks.actions import Action, ActionContext
-from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
+from mtfrun.training.step import Features, Gradients, loss_and_gradients
 
 _BUCKETS = 30
 

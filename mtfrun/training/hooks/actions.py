@@ -12,8 +12,8 @@ from mtfrun.errors.checks import check_intervals
 from mtfrun.metrics.event_files import Summaries
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import clock
-from mtfrun.training.microbatches import Features
 from mtfrun.training.state import TrainState
+from mtfrun.training.step import Features
 
 
 class MetricHistory:

@@ -1,17 +1,42 @@
-"""Hooks, called after every host loop and before every checkpoint."""
+"""Hooks, called after every host loop and before every checkpoint, and the records of steps."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtfrun import mtf
 from mtfrun.metrics.event_files import Listener
 from mtfrun.rundir import RunDirectory
 from mtfrun.training.curves import HostMetric
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import StepRecord
+
+
+class StepRecord(NamedTuple):
+    """What a step reports: tensors, or arrays on the host; of several steps {steps, ...}.
+
+    Attributes:
+      metrics: `Metric`s of the model, by name.
+      objective: the `Metric` that is differentiated, per unit of weight.
+      gradient_norm: norm of all gradients together, before clipping.
+      skipped: 1 if the update was skipped, else 0.
+      non_finite_gradient: 1 + the index, among the trainable variables, of the first gradient
+        that is not finite; 0 if all are finite.
+      norm_squares: {norms}, the result of `Norms.squares`; empty without norms.
+      gradients: gradients before clipping, by path; empty unless asked for.
+    """
+
+    metrics: dict[str, Any]
+    objective: Any
+    learning_rate: Any
+    gradient_norm: Any
+    skipped: Any
+    non_finite_gradient: Any
+    norm_squares: tuple[Any, ...] = ()
+    gradients: dict[str, mtf.Tensor] = {}  # noqa: RUF012 - never changed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from mtfrun.extras.optimizers.sophia import Sample
 from mtfrun.layers import Metric
 from mtfrun.models.model import Features, Loss, Model
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.microbatches import first_microbatch
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
+from mtfrun.training.step import first_microbatch
 from tests.layouts import (
     FLOAT32_MODEL_TOLERANCE,
     FLOAT32_OP_TOLERANCE,

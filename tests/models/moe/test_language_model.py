@@ -19,7 +19,7 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
 )
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_model import (

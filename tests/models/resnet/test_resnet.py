@@ -20,7 +20,7 @@ from mtfrun.models.resnet import (
     ResNet,
 )
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, SHAPES, image_batch, on_mesh, small_resnet
 

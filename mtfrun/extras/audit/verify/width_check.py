@@ -19,7 +19,7 @@ from mtfrun.errors import InputError
 from mtfrun.extras.audit.verify.comparison import LIKE_INFINITY
 from mtfrun.extras.audit.verify.layer_records import intercept_calls
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.step import StepOptions
+from mtfrun.training.options import StepOptions
 
 Features = Mapping[str, mtf.Tensor]
 
