@@ -1,4 +1,4 @@
-"""The host loop: a batch for each of some steps, the steps on the devices, their record."""
+"""The host loop: the number of its steps, their batches, the steps on the devices, their record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -46,6 +46,7 @@ class HostLoop:
         self.loops = 0
         self.features: Features = {}
         self._first_step = 0
+        self._secs_per_step: float | None = None
         self._batch_at = mtf.function(
             lambda features, i: {n: mtf.gather(x, i, x.shape[0]) for n, x in features.items()}
         )
@@ -54,7 +55,30 @@ class HostLoop:
             state, options, norms=self._norms, products=self.products
         )
 
+    def next_steps(self, step: int, stops: Iterable[int | None]) -> int:
+        """Returns the number of steps of the next loop, which ends at the first stop or before.
+
+        The first two have one step, to compile it and to measure it. A signal waits for the end of
+        a loop, hence `TrainOptions.secs_per_loop`.
+        """
+        if self._secs_per_step is None:
+            return 1
+        options, iterations = self.options, self.options.iterations_per_loop
+        # At the multiples, so that host loops end where windows of the curves do.
+        ends = [options.train_steps, (step // iterations + 1) * iterations, *stops]
+        most = min(end for end in ends if end is not None) - step
+        return max(1, min(most, int(options.secs_per_loop / self._secs_per_step)))
+
     def run(self, step: int, count: int) -> HostRecord:
+        start, waited = clock.seconds(), self.infeed.wait_secs
+        with self._profiling():
+            record = self._run_steps(step, count)
+        secs, waited = clock.seconds() - start, self.infeed.wait_secs - waited
+        if self.loops > 1:  # the first one compiles
+            self._secs_per_step = max(secs, 1e-9) / count
+        return dataclasses.replace(record, secs=secs, wait_secs=waited)
+
+    def _run_steps(self, step: int, count: int) -> HostRecord:
         self.features = {}  # frees their memory before the next ones are made
         features = self.infeed.next(count, capacity=self.options.iterations_per_loop)
         if features is None:
@@ -111,7 +135,7 @@ class HostLoop:
         return padding, digests
 
     @contextlib.contextmanager
-    def profiling(self) -> Iterator[None]:
+    def _profiling(self) -> Iterator[None]:
         """Records a trace of one loop for TensorBoard, if `TrainOptions.profile` is set."""
         if not self.options.profile or self.loops != _PROFILED_LOOP:
             yield

@@ -106,14 +106,16 @@ class Log:
         self.curves = Curves(
             options.log_every_steps, options.train_steps, with_perplexity=reporting.with_perplexity
         )
-        self.throughput = Throughput(options.secs_per_loop, reporting.rate)
+        self.throughput = Throughput(reporting.rate)
         self._machine = Machine(state.mesh, products)
         self._stragglers = Stragglers(state.mesh.devices[0])
         self._infeed = infeed
         self._guard = guard
 
-    def add_speed(self, record: HostRecord, secs: float, wait_secs: float) -> None:
-        self.throughput.add(record.count, record.units, secs, wait_secs, record.device_secs)
+    def add_speed(self, record: HostRecord) -> None:
+        self.throughput.add(
+            record.count, record.units, record.secs, record.wait_secs, record.device_secs
+        )
         self._stragglers.add(record.count, record.device_secs)
 
     def write(self, record: HostRecord, summaries: Summaries, lines: Progress) -> None:

@@ -230,33 +230,18 @@ class _Loop:
 
     def _take_steps(self) -> HostRecord:
         """Trains on the devices up to the next stop; raises Stopped by a signal before any step."""
-        count = processes.agree(self._next_steps(), "steps of a host loop")
-        self.signals.finishing = f"step {self.step + count:,}"
-        start, waited = clock.seconds(), self.infeed.wait_secs
+        step, hooks = self.step, self.hooks
+        stops = [*(hook.next_step(step) for hook in hooks), self.schedule.next_step(step)]
+        count = processes.agree(self.host_loop.next_steps(step, stops), "steps of a host loop")
+        self.signals.finishing = f"step {step + count:,}"
         is_compiled = self.host_loop.loops > 0
-        with (
-            self.host_loop.profiling(),
-            contextlib.nullcontext() if is_compiled else self.signals.abandoning(),
-        ):
-            record = self.host_loop.run(self.step, count)
+        with contextlib.nullcontext() if is_compiled else self.signals.abandoning():
+            record = self.host_loop.run(step, count)
         self.step += count
-        secs, waited = clock.seconds() - start, self.infeed.wait_secs - waited
-        self.log.add_speed(record, secs, waited)
-        self.cost.add("waiting for data", waited)
-        self.cost.add("steps" if is_compiled else "compilation", secs - waited)
+        self.log.add_speed(record)
+        self.cost.add("waiting for data", record.wait_secs)
+        self.cost.add("steps" if is_compiled else "compilation", record.secs - record.wait_secs)
         return record
-
-    def _next_steps(self) -> int:
-        step, iterations = self.step, self.options.iterations_per_loop
-        stops = [
-            self.options.train_steps,
-            # At the multiples, so that host loops end where windows of the curves do.
-            (step // iterations + 1) * iterations,
-            *(hook.next_step(step) for hook in self.hooks),
-            self.schedule.next_step(step),
-        ]
-        most = min(stop for stop in stops if stop is not None) - step
-        return self.log.throughput.steps(most)
 
     def _call(self, actions: Iterable[Action]) -> None:
         context = ActionContext(

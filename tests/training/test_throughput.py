@@ -1,40 +1,25 @@
-"""The length of host loops, the speed, the share of the peak, and memory."""
+"""The speed, the share of the peak, and memory."""
 
 from __future__ import annotations
 
 import functools
-import pathlib
 
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.training import TrainOptions, TrainState, train_steps_function
+from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.hooks import throughput
 from mtfrun.training.hooks.throughput import Machine, Throughput
 from mtfrun.training.options import StepOptions
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import BATCH, LENGTH, small_model
 from tests.training.toy_model import batches
-from tests.training.toy_run import curve, quick_train, record_host_loops
-
-
-def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
-    speed = Throughput(5.0, "perf/tokens_per_sec")
-    assert speed.steps(100) == 1
-    speed.add(1, 10.0, 60.0)  # compiles
-    assert speed.steps(100) == 1
-    speed.add(1, 10.0, 0.5)
-    assert speed.steps(100) == 10 and speed.steps(7) == 7
-    speed.add(10, 100.0, 20.0)
-    assert speed.steps(100) == 2
-    speed.add(2, 20.0, 42.0)
-    assert speed.steps(100) == 1
 
 
 def test_the_speed_leaves_out_the_loop_that_compiles_and_former_windows() -> None:
-    speed = Throughput(5.0, "perf/tokens_per_sec")
+    speed = Throughput("perf/tokens_per_sec")
 
     def rates() -> list[float]:
         names = ("steps_per_sec", "tokens_per_sec", "data_wait_fraction")
@@ -48,29 +33,6 @@ def test_the_speed_leaves_out_the_loop_that_compiles_and_former_windows() -> Non
     speed.start_window()
     speed.add(1, 10.0, 1.0, 0.0)
     assert rates() == [1.0, 10.0, 0.0]
-
-
-def test_visits_last_five_seconds_at_most_and_points_do_not_move(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-
-    def pass_two_seconds_a_step(steps: int) -> None:
-        now[0] += 2.0 * steps + 30.0 * (not visits)
-
-    visits = record_host_loops(monkeypatch, pass_two_seconds_a_step)
-    options = TrainOptions(train_steps=13, iterations_per_loop=8, log_every_steps=4)
-    quick_train(str(tmp_path), options, clock=lambda: now[0])
-    assert visits == [1, 1, 2, 2, 2, 2, 2, 1]
-    # The point at 4 leaves out the 32 seconds of the first step.
-    assert curve(str(tmp_path), "perf/steps_per_sec") == {4: 0.5, 8: 0.5, 12: 0.5, 13: 0.5}
-
-
-def test_quick_steps_fill_a_visit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    visits = record_host_loops(monkeypatch)
-    options = TrainOptions(train_steps=20, iterations_per_loop=6, log_every_steps=6)
-    quick_train(str(tmp_path), options, clock=lambda: 0.0)
-    assert visits == [1, 1, 4, 6, 6, 2]
 
 
 @functools.cache

@@ -50,6 +50,8 @@ class HostRecord:
       values: arrays [steps] by tag, which are not means over examples.
       device_secs: time in which the devices computed, or waited for other processes.
       digests: digests of the batches, see `mtfrun.files.digests`; empty unless a hook reads them.
+      secs: time of the whole host loop.
+      wait_secs: part of it that waited for data.
     """
 
     step: int
@@ -59,6 +61,8 @@ class HostRecord:
     values: Mapping[str, np.ndarray]
     device_secs: float
     digests: Sequence[int] = ()
+    secs: float = 0.0
+    wait_secs: float = 0.0
 
     @property
     def units(self) -> float:

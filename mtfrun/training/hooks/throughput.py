@@ -1,4 +1,4 @@
-"""The speed of steps, the length of host loops, and the memory and operations of the machine."""
+"""The speed of steps, and the memory and operations of the machine."""
 
 from __future__ import annotations
 
@@ -60,25 +60,16 @@ class ProcessCost:
 
 
 class Throughput:
-    """Measures host loops, to choose the length of the next one and to report the speed.
+    """Measures the speed of host loops.
 
-    The first one compiles the program: it has one step, and is left out of the speed once there is
-    another. A signal waits for the end of a host loop, hence `secs_per_loop`. `rate` is the tag of
-    the speed in units of data.
+    The first one compiles the program, and is left out of the speed once there is another. `rate`
+    is the tag of the speed in units of data.
     """
 
-    def __init__(self, secs_per_loop: float, rate: str):
-        self._secs_per_loop = secs_per_loop
+    def __init__(self, rate: str):
         self._rate = rate
         self._loops = 0
-        self._secs_per_step: float | None = None
         self.start_window()
-
-    def steps(self, most: int) -> int:
-        """Returns the number of steps of the next host loop, from 1 to `most`."""
-        if self._secs_per_step is None:
-            return 1
-        return max(1, min(most, int(self._secs_per_loop / self._secs_per_step)))
 
     def add(
         self,
@@ -89,15 +80,12 @@ class Throughput:
         device_secs: float = 0.0,
     ) -> None:
         """Adds a host loop, which waited `wait_secs` for data; devices computed `device_secs`."""
-        secs = max(secs, 1e-9)
         self._loops += 1
-        if self._loops > 1:
-            self._secs_per_step = secs / steps
         if self._loops == 2:
             self.start_window()
         self._steps += steps
         self._units += units
-        self._secs += secs
+        self._secs += max(secs, 1e-9)
         self._wait_secs += wait_secs
         self._device_secs += device_secs
 
