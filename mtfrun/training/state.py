@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,7 +20,8 @@ class TrainState:
       model: its variables may be specifications without storage; they get their paths. Of a model
         with adapters only these are trained and saved.
       optimizer: not used for another model before.
-      seed: seed of initial values and of random numbers in training.
+      seed: seed of initial values and of random numbers in training; a run that is resumed has the
+        checkpoint's, see `restore_seed`.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: decay of moving averages of all variables that steps change in the model, the
         moving averages of batch normalisation included, see `optim.WeightAverage`; None for none.
@@ -74,6 +76,13 @@ class TrainState:
             },
             self.seed,
         )
+
+    def restore_seed(self, metadata: Mapping[str, Any]) -> None:
+        """Sets the seed of a checkpoint's manifest.
+
+        Random numbers must not change in the middle of a run, even if the configuration does.
+        """
+        self.seed = int(metadata.get("seed", self.seed))
 
     def named_variables(self) -> dict[str, mtf.Variable]:
         """Returns the variables of a checkpoint: model/..., optimizer/..., averages/..., step."""

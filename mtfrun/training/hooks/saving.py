@@ -88,8 +88,7 @@ class Saver(Action):
         self._last_kept = float(manifest.metadata.get(_LAST_KEPT, self._last_kept))
         best = processes.by_first(self._read_best)
         self._best = None if best is None else Best(**best)
-        # Random numbers must not change in the middle of a run, even if the configuration does.
-        self.state.seed = int(manifest.metadata.get("seed", self.state.seed))
+        self.state.restore_seed(manifest.metadata)
         self._saved_step = manifest.step
         processes.note_saved(manifest.step)
         if manifest.step == newest:  # not a damaged one
