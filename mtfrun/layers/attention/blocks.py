@@ -16,7 +16,8 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention.dot_product import AttentionMemory, soft_cap
+from mtfrun.layers.attention.cache import AttentionMemory
+from mtfrun.layers.attention.heads import soft_cap
 from mtfrun.layers.attention.masks import AttentionBias, AttentionWindow, PaddingMask
 from mtfrun.layers.dropout import AttentionDropout
 from mtfrun.layers.recompute import ATTENTION, differentiated_tensors, map_differentiated
@@ -210,11 +211,8 @@ class _Passes:
         if grad_totals is not None:
             lost = lost - grad_totals * totals
         rows = largest, totals, gradient, lost
-        mesh, number, back = (
-            mixed.mesh,
-            self.memory.number,
-            AttentionWindow(*self.bias.window[::-1]),
-        )
+        mesh, number = mixed.mesh, self.memory.number
+        back = AttentionWindow(*self.bias.window[::-1])
 
         def over_queries(j: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
             grad_query, *grad_memory = whole[:3]

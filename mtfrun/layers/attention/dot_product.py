@@ -1,149 +1,19 @@
-"""Dot-product attention as a pure function, its heads, and cached keys and values."""
+"""Dot-product attention: as a pure function, and of whole sequences, at once or in blocks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
-from mtfrun.errors.checks import POSITIVE, check_choice, check_fields
-
-# Made as `norm_class(mesh, dims, dtypes, outer_dims=...)`, such as `RMSNorm` or `LayerNorm`.
-HeadNormClass = Callable[..., Any]
-
-# Names of the dimensions of positions.
-_POSITIONS = ("length", "memory_length", "block")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionLogits:
-    """The settings of logits between the products of queries and keys and the softmax.
-
-    Attributes:
-      scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
-        arXiv:1706.03762, equation 1, or have this factor. Otherwise, as in Mesh TensorFlow, this
-        is part of the initial projection of queries.
-      logits_cap: logits are limited by `soft_cap`; None for no limit.
-      extra_logit: a further logit in the softmax, with the value 0; None omits it.
-    """
-
-    scaled_logits: bool | float = False
-    logits_cap: float | None = None
-    extra_logit: float | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, POSITIVE, "logits_cap", optional=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionHeads(AttentionLogits):
-    """The number and the size of the heads of attention, and settings of their projections.
-
-    It also has the attributes of `AttentionLogits`.
-
-    Attributes:
-      num_heads: the number of queries of a position.
-      num_memory_heads: the number of keys and values of a position, which divides `num_heads`; None
-        for as many. Fewer are shared by queries (Ainslie et al. 2023, arXiv:2305.13245), one by all
-        (Shazeer 2019, arXiv:1911.02150).
-      d_kv: the size of a query, a key or a value.
-      use_bias: the projections to queries, keys and values have biases.
-      use_output_bias: the projection of the result has a bias.
-      norm: a class, called as `norm(mesh, dims, dtypes, outer_dims=...)`, of queries and of keys
-        before they are rotated (Henry et al. 2020, arXiv:2010.04245), or None.
-      norm_heads: "alike": each head is normalised, by one scale {d_kv} for all; "apart": each has
-        another scale {heads, d_kv}; "together": they are one vector {heads, d_kv}.
-      projection_limit: queries, keys and values are clipped to this absolute value before a norm;
-        None for no limit (Groeneveld et al. 2024, arXiv:2402.00838, section 2.1).
-      shared_kv: one projection gives the vectors that are both keys and values, and the cache has
-        them once, as in Mesh TensorFlow; not with `norm` or rotary positions, of keys alone.
-    """
-
-    num_heads: int = 8
-    num_memory_heads: int | None = None
-    d_kv: int = 64
-    use_bias: bool = False
-    use_output_bias: bool = False
-    norm: HeadNormClass | None = None
-    norm_heads: str = "alike"
-    projection_limit: float | None = None
-    shared_kv: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, POSITIVE, "projection_limit", optional=True)
-        check_choice("AttentionHeads.norm_heads", self.norm_heads, ("alike", "apart", "together"))
-        for name, size in (("heads", self.num_heads), ("d_kv", self.d_kv)):
-            mtf.convert_to_dimension((name, size))  # raises a ShapeError
-        if self._num_memory_heads < 1 or self.num_heads % self._num_memory_heads:
-            raise InputError(
-                f"num_memory_heads={self.num_memory_heads} must divide num_heads={self.num_heads}"
-            )
-        if self.shared_kv and self.norm is not None:
-            raise InputError("AttentionHeads: leave out one of shared_kv and norm, of keys alone")
-
-    @property
-    def query_dims(self) -> list[mtf.Dimension]:
-        """The dimensions of the queries of a position: {heads}; grouped {heads, query_heads}."""
-        heads, memory_heads = self.num_heads, self._num_memory_heads
-        if memory_heads in (1, heads):
-            return [mtf.Dimension("heads", heads)]
-        group = mtf.Dimension("query_heads", heads // memory_heads)
-        return [mtf.Dimension("heads", memory_heads), group]
-
-    @property
-    def memory_dims(self) -> list[mtf.Dimension]:
-        """The dimensions of the keys and values of a position: {heads}; {} with one memory head."""
-        memory_heads = self._num_memory_heads
-        return [] if memory_heads == 1 else [mtf.Dimension("heads", memory_heads)]
-
-    def logits_scale(self, growth: float) -> float:
-        """Returns 1 / sqrt(d_kv) at the base size of d_kv, falling as 1 / d_kv when that grows.
-
-        After some training queries and keys are correlated: Yang et al. 2022, arXiv:2203.03466,
-        definition 4.1. `growth` is d_kv by its base size; `scaled_logits` may say another factor.
-        """
-        scale = float(self.scaled_logits or 1.0)
-        if self.scaled_logits is True:
-            scale = (self.size_dim.size / growth) ** -0.5
-        return scale / growth
-
-    def group(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns a bias of logits with the dimensions of grouped queries where it has heads."""
-        if len(self.query_dims) == 1 or "heads" not in x.shape.dimension_names:
-            return x
-        return mtf.replace_dimensions(x, x.shape.get_dim_by_name("heads"), self.query_dims)
-
-    @property
-    def size_dim(self) -> mtf.Dimension:
-        """The dimension of a query, a key or a value."""
-        return mtf.Dimension("d_kv", self.d_kv)
-
-    def make_norm(
-        self, mesh: mtf.Mesh, heads: Sequence[mtf.Dimension], dtypes: mtf.DTypePolicy
-    ) -> Any:
-        """Returns the norm of queries or keys {..., *heads, d_kv}; None without one."""
-        if self.norm is None:
-            return None
-        dims = [*(heads if self.norm_heads == "together" else ()), self.size_dim]
-        outer = heads if self.norm_heads == "apart" else ()
-        return self.norm(mesh, dims, dtypes, outer_dims=outer)
-
-    @property
-    def _num_memory_heads(self) -> int:
-        return self.num_memory_heads or self.num_heads
-
-
-def head_size(d_model: int, num_heads: int) -> int:
-    """Returns d_model / num_heads, as in Vaswani et al. 2017, section 3.2.2, for gin files."""
-    if num_heads < 1 or d_model % num_heads:
-        sizes = f"d_model={d_model} is not a multiple of num_heads={num_heads}"
-        raise InputError(f"{sizes}: change one of them, or set the size of a head, D_KV")
-    return d_model // num_heads
+from mtfrun.layers.attention.blocks import attention_in_blocks
+from mtfrun.layers.attention.cache import AttentionMemory
+from mtfrun.layers.attention.heads import soft_cap
+from mtfrun.layers.attention.masks import AttentionBias
+from mtfrun.layers.dropout import AttentionDropout
+from mtfrun.layers.recompute import ATTENTION
 
 
 def dot_product_attention(
@@ -197,24 +67,6 @@ def attention_logits(
     return logits if cap is None else soft_cap(mtf.to_float(logits), cap)
 
 
-def heads_before_positions(outer: mtf.Shape, heads: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
-    """Returns {batch..., heads..., length} for {batch..., length}, or without a length for a step.
-
-    Products of queries and keys in this order need no transpose.
-    """
-    dims = outer.dims
-    positions = [dim for dim in dims[-1:] if dim.name in _POSITIONS]
-    return [*dims[: len(dims) - len(positions)], *heads, *positions]
-
-
-def soft_cap(logits: mtf.Tensor, cap: float) -> mtf.Tensor:
-    """Returns cap * tanh(logits / cap); Gemma 2, Riviere et al. 2024, arXiv:2408.00118, section 2.
-
-    Small logits hardly change; the cap is the upper limit.
-    """
-    return mtf.tanh(logits * (1.0 / cap)) * cap
-
-
 def mix_values(
     logits: mtf.Tensor,
     value: mtf.TensorLike,
@@ -261,54 +113,118 @@ def _rounded_softmax(logits: mtf.Tensor, dim: mtf.Dimension, dtype: tf.DType) ->
     return mtf.custom_gradient(forward, backward, [logits])
 
 
-class KeysAndValues(NamedTuple):
-    """Cached {batch..., heads, memory_length, d_kv} each, without `heads` if queries share one."""
+@dataclasses.dataclass(frozen=True)
+class BiasedMemory:
+    """Keys and values {..., memory_length, d_kv}, the bias of their logits, and dropout.
 
-    keys: mtf.Tensor
-    values: mtf.Tensor
-
-    @classmethod
-    def zeros(cls, mesh: mtf.Mesh, shape: mtf.ShapeLike, dtype: tf.DType) -> KeysAndValues:
-        """Returns the empty cache of this shape."""
-        zeros = mtf.zeros(mesh, shape, dtype)
-        return cls(zeros, zeros)
-
-    def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> KeysAndValues:
-        return KeysAndValues(*map(function, self))
-
-
-class SharedKeysAndValues(NamedTuple):
-    """Cached {batch..., heads, memory_length, d_kv} that are keys and values."""
-
-    keys: mtf.Tensor
-
-    @property
-    def values(self) -> mtf.Tensor:
-        return self.keys
-
-    def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> SharedKeysAndValues:
-        return SharedKeysAndValues(function(self.keys))
-
-
-AttentionMemory = KeysAndValues | SharedKeysAndValues
-
-
-def extend_cache(
-    cache: Any, entries: Any, position: mtf.Tensor, condition: mtf.Tensor | None = None
-) -> Any:
-    """Returns the cache with the entries of a position, or of consecutive positions {block}.
-
-    cache: nested {batch..., memory_length, ...}; entries: as nested, {batch..., ...}, or with
-    `block`. condition: {batch...} bool: where it is false the cache of a position stays.
+    Values may have another last dimension, which the result of attention then has.
     """
 
-    def write(memory: mtf.Tensor, entry: mtf.Tensor) -> mtf.Tensor:
-        memory_length = memory.shape.get_dim_by_name("memory_length")
-        if not position.shape.ndims:
-            return mtf.write_position(memory, entry, memory_length, position, condition)
-        block = position.shape.dims[-1]
-        return mtf.write_block(
-            memory, entry, memory_length, block, mtf.reduce_first(position, block)
+    contents: AttentionMemory
+    bias: AttentionBias
+    dropout: AttentionDropout | None = None
+
+    def logits(self, query: mtf.Tensor, cap: float | None) -> mtf.Tensor:
+        """Returns {..., length, memory_length} without the bias."""
+        memory_length, d_kv = self.contents.keys.shape.dims[-2:]
+        return attention_logits(
+            query, self.contents.keys, memory_length=memory_length, d_kv=d_kv, cap=cap
         )
 
-    return tf.nest.map_structure(write, cache, entries)
+    def in_blocks(
+        self, query: mtf.Tensor, block_length: int | None, cap: float | None
+    ) -> tuple[mtf.Tensor, mtf.Tensor] | None:
+        """Returns `attention_in_blocks` for longer sequences than a block, else None."""
+        longest = max(query.shape[-2].size, self.contents.keys.shape[-2].size)
+        if block_length is None or block_length >= longest:
+            return None
+        return attention_in_blocks(
+            query,
+            self.contents,
+            self.bias,
+            block_length=block_length,
+            dropout=self.dropout,
+            cap=cap,
+        )
+
+
+def attend(
+    query: mtf.Tensor,
+    memory: BiasedMemory,
+    *,
+    block_length: int | None = None,
+    cap: float | None = None,
+    extra_logit: float | None = None,
+    record: Callable[[mtf.Tensor], None] | None = None,
+) -> mtf.Tensor:
+    """Returns `dot_product_attention` of whole sequences.
+
+    query: {..., length, d_kv}.
+
+    Args:
+      block_length: longer sequences are computed by `attention_in_blocks`; None never.
+      record: takes the weights {..., length, memory_length} where there are no blocks.
+    """
+    in_blocks = memory.in_blocks(query, block_length, cap)
+    if in_blocks is not None:
+        mixed, log_sum = in_blocks
+        if extra_logit is None:
+            return mixed
+        # The memory's share of a softmax with a further logit.
+        return mixed * mtf.cast(mtf.sigmoid(log_sum - extra_logit), mixed.dtype)
+
+    def record_and_drop(weights: mtf.Tensor) -> mtf.Tensor:
+        if record is not None:
+            record(weights)
+        return weights if memory.dropout is None else memory.dropout(weights)
+
+    logits, values = memory.logits(query, cap), memory.contents.values
+    mixed = mix_values(
+        logits,
+        values,
+        memory_length=values.shape[-2],
+        output_shape=[*query.shape.dims[:-1], values.shape[-1]],
+        bias=memory.bias.value(query.dtype, logits.shape),
+        extra_logit=extra_logit,
+        drop=record_and_drop,
+    )
+    return mtf.keep(mixed, ATTENTION)
+
+
+def attend_to_both(
+    query: mtf.Tensor,
+    first: BiasedMemory,
+    second: BiasedMemory,
+    *,
+    block_length: int | None = None,
+    cap: float | None = None,
+) -> mtf.Tensor:
+    """Returns attention with one softmax over two memories.
+
+    query: {..., length, d_kv}; for `block_length` and `cap` see `attend`. A memory's share of the
+    softmax over both is its sum of exp(logits) by the sum of both: the sigmoid of the difference of
+    their logarithms.
+    """
+    (mixed, log_sum), (other, other_log_sum) = (
+        memory.in_blocks(query, block_length, cap) or _mix_and_sum(query, memory, cap)
+        for memory in (first, second)
+    )
+    share = mtf.cast(mtf.sigmoid(other_log_sum - log_sum), mixed.dtype)
+    return mixed + (other - mixed) * share
+
+
+def _mix_and_sum(
+    query: mtf.Tensor, memory: BiasedMemory, cap: float | None
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns the attention to a memory, and the logarithm of its sum of exp(logits), float32."""
+    logits, values = memory.logits(query, cap), memory.contents.values
+    bias = memory.bias.value(query.dtype, logits.shape)
+    logits = mtf.to_float(logits) if bias is None else mtf.to_float(logits) + mtf.to_float(bias)
+    mixed = mix_values(
+        logits,
+        values,
+        memory_length=values.shape[-2],
+        output_shape=query.shape,
+        drop=memory.dropout,
+    )
+    return mixed, mtf.reduce_logsumexp(logits, values.shape[-2])

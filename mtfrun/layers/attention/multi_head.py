@@ -9,17 +9,16 @@ from collections.abc import Iterable, Sequence
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
-from mtfrun.layers.attention.attend import BiasedMemory, attend, attend_to_both
+from mtfrun.layers.attention.cache import AttentionMemory, KeysAndValues, SharedKeysAndValues
 from mtfrun.layers.attention.context_parallelism import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.attention.dot_product import (
-    AttentionHeads,
-    AttentionMemory,
-    KeysAndValues,
-    SharedKeysAndValues,
+    BiasedMemory,
+    attend,
+    attend_to_both,
     attention_logits,
     mix_values,
 )
-from mtfrun.layers.attention.head_projections import HeadProjections
+from mtfrun.layers.attention.heads import AttentionHeads, HeadProjections
 from mtfrun.layers.attention.masks import AttentionBias, rename_length_to_memory_length
 from mtfrun.layers.attention.positions.rotary import RotaryPositions, rotate
 from mtfrun.layers.dropout import AttentionDropout, Dropout

@@ -2,8 +2,8 @@
 
 from mtfrun.layers import LinearDistanceBias as LinearDistanceBias
 from mtfrun.layers import RelativePositionBias as RelativePositionBias
-from mtfrun.layers.attention.dot_product import AttentionHeads as AttentionHeads
-from mtfrun.layers.attention.dot_product import head_size as head_size
+from mtfrun.layers.attention.heads import AttentionHeads as AttentionHeads
+from mtfrun.layers.attention.heads import head_size as head_size
 from mtfrun.layers.attention.positions.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions

@@ -25,7 +25,7 @@ from mtfrun.layers import (
     rename_length_to_memory_length,
     rotate,
 )
-from mtfrun.layers.attention.attend import BiasedMemory, attend
+from mtfrun.layers.attention.dot_product import BiasedMemory, attend
 from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 

@@ -22,7 +22,7 @@ from mtfrun.layers import (
     mix_values,
     rename_length_to_memory_length,
 )
-from mtfrun.layers.attention.head_projections import HeadProjections
+from mtfrun.layers.attention.heads import HeadProjections
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import Mixture
 from mtfrun.models.moe.moe_1d import MoE1D

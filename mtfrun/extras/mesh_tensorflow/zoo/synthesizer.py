@@ -19,7 +19,7 @@ from mtfrun.layers import (
     mix_values,
     rename_length_to_memory_length,
 )
-from mtfrun.layers.attention.head_projections import HeadProjections
+from mtfrun.layers.attention.heads import HeadProjections
 from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 
 # The table's dimensions, which no layout rule for the length splits.
