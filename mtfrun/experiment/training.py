@@ -165,18 +165,8 @@ class Training(TrainedVariables):
         is_profiled = choices.profile or (options.profile and processes.is_first())
         check_same_training_data(experiment.data)
         summary = PrintedSummary(run, experiment, self.state, options, self.batch_size)
-        lines, entries = load_base_of_adapters(experiment, run)
-        for term in self.prepared_terms:
-            lines |= term.describe()
-            entries |= term.metadata()
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
-        description = training.Description(
-            texts=texts or {},
-            summary={**summary.before(hyperparameters or {}), **lines},
-            recording=recording,
-            metadata={**saved.metadata(), **entries},
-            check=lambda x: self.check_manifest(x, saved, accept_changes=choices.accept_changes),
-        )
+        described = self._describe(summary, saved, choices)
         status = _Recording(run.record(), options.train_steps, self._size)
         limits = [] if choices.max_hours is None else [training.MaxHours(choices.max_hours)]
         drawing = [_DrawMesh(experiment.mesh)] if experiment.mesh.size > 1 else []
@@ -200,7 +190,7 @@ class Training(TrainedVariables):
                 hooks=hooks,
                 actions=[*drawing, evaluate, *self.actions, status, *limits],
                 init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
-                description=description,
+                description=dataclasses.replace(described, texts=texts or {}, recording=recording),
                 cost=status.process,
             )
             is_cut_off = any(limit.is_over for limit in limits)
@@ -209,6 +199,20 @@ class Training(TrainedVariables):
             with run.log():
                 progress.note(label_lines(summary.after(time.monotonic() - start)))
         return result
+
+    def _describe(
+        self, summary: PrintedSummary, saved: SavedConfiguration, choices: TrainChoices
+    ) -> training.Description:
+        """Also gives the model under adapters its values, which it describes."""
+        lines, entries = load_base_of_adapters(self.experiment, summary.run)
+        for term in self.prepared_terms:
+            lines |= term.describe()
+            entries |= term.metadata()
+        return training.Description(
+            summary={**summary.before(saved.hyperparameters or {}), **lines},
+            metadata={**saved.metadata(), **entries},
+            check=lambda x: self.check_manifest(x, saved, accept_changes=choices.accept_changes),
+        )
 
     @property
     def _size(self) -> RunCost:
