@@ -26,9 +26,11 @@ from .attention.masks import PaddingMask as PaddingMask
 from .attention.masks import SegmentMask as SegmentMask
 from .attention.masks import TensorBias as TensorBias
 from .attention.masks import WindowMask as WindowMask
+from .attention.masks import causal_bias as causal_bias
 from .attention.masks import causal_mask as causal_mask
 from .attention.masks import causal_mask_at as causal_mask_at
 from .attention.masks import mask_segments as mask_segments
+from .attention.masks import prefix_bias as prefix_bias
 from .attention.masks import rename_length_to_memory_length as rename_length_to_memory_length
 from .attention.multi_head import FurtherMemory as FurtherMemory
 from .attention.multi_head import MultiHeadAttention as MultiHeadAttention

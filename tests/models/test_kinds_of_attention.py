@@ -12,9 +12,9 @@ import pytest
 from mtfrun import mtf
 from mtfrun.extras import huggingface
 from mtfrun.extras.mesh_tensorflow import parity, zoo
+from mtfrun.layers import causal_bias
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.architectures.decoder_side import causal_bias
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
     LAYOUT,

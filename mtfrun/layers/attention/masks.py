@@ -248,6 +248,33 @@ def mask_segments(
     return bias.plus(SegmentMask(segments, memory, shares_negative))
 
 
+def causal_bias(
+    mesh: mtf.Mesh,
+    length: mtf.Dimension,
+    segments: mtf.Tensor | None,
+    *,
+    shares_negative: bool = False,
+) -> AttentionBias:
+    """Returns the mask by which positions see earlier ones of the same document.
+
+    `shares_negative`: see `SegmentMask`.
+    """
+    bias = AttentionBias.of(causal_mask(mesh, length))
+    return mask_segments(bias, segments, shares_negative=shares_negative)
+
+
+def prefix_bias(
+    length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None
+) -> AttentionBias:
+    """Returns the mask by which positions see earlier ones of their document, and the prefix."""
+    # As in Mesh TensorFlow, a position sees positions of the same or a lower priority.
+    inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
+    positions = mtf.range(in_prefix.mesh, length)
+    priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
+    sees = CausalMask(priority, rename_length_to_memory_length(priority))
+    return mask_segments(AttentionBias.of(sees), segments)
+
+
 def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
     memory_only = [dim for dim in memory.shape if dim not in query.shape]
     return mtf.Shape([*query.shape, *memory_only])

@@ -12,7 +12,6 @@ from mtfrun.layers.norms.normalization import RMSNorm as RMSNorm
 from mtfrun.models.transformer.adapters import Bottlenecks as Bottlenecks
 from mtfrun.models.transformer.adapters import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.architectures.decoder_only import DecoderOnly as DecoderOnly
-from mtfrun.models.transformer.architectures.decoder_side import shift_right as shift_right
 from mtfrun.models.transformer.architectures.encoder_decoder import EncoderDecoder as EncoderDecoder
 from mtfrun.models.transformer.architectures.encoder_only import EncoderOnly as EncoderOnly
 from mtfrun.models.transformer.attention import EncoderDecoderAttention as EncoderDecoderAttention
@@ -41,5 +40,6 @@ from mtfrun.models.transformer.tokens.token_loss import LogitsLoss as LogitsLoss
 from mtfrun.models.transformer.tokens.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.tokens.token_loss import TokenLossTerm as TokenLossTerm
 from mtfrun.models.transformer.tokens.token_model import TokenModel as TokenModel
+from mtfrun.models.transformer.tokens.token_model import shift_right as shift_right
 from mtfrun.models.transformer.tokens.token_softmax import TokenLogits as TokenLogits
 from mtfrun.models.transformer.tokens.token_softmax import TokenSoftmax as TokenSoftmax

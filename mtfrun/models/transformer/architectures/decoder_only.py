@@ -12,22 +12,14 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding import END_ID, Decoder, count_prompt_ids
 from mtfrun.errors import InputError
-from mtfrun.layers import reads_prompts_at_once
+from mtfrun.layers import causal_bias, prefix_bias, reads_prompts_at_once
 from mtfrun.models.model import Features
-from mtfrun.models.transformer.architectures.decoder_side import (
-    Embed,
-    PromptReading,
-    StackDecoder,
-    causal_bias,
-    is_first_id,
-    prefix_bias,
-    shift_right,
-)
+from mtfrun.models.transformer.architectures.decoder_side import Embed, PromptReading, StackDecoder
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.tokens.token_loss import TokenLoss
-from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel, is_first_id, shift_right
 
 
 class DecoderOnly(TokenModel):

@@ -1,4 +1,4 @@
-"""Decoders of Transformers: causal masks over whole sequences, and steps over one position."""
+"""Decoders of Transformers: steps over one position, and a pass that reads prompts."""
 
 from __future__ import annotations
 
@@ -12,77 +12,15 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding import Beginning, Decoder, fit_state
 from mtfrun.errors import InputError
-from mtfrun.layers import (
-    AttentionBias,
-    CausalMask,
-    TensorBias,
-    causal_mask,
-    causal_mask_at,
-    mask_segments,
-    rename_length_to_memory_length,
-)
+from mtfrun.layers import AttentionBias, TensorBias, causal_bias, causal_mask_at, prefix_bias
 from mtfrun.models.transformer.adapters import LearnedPrompt
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
+from mtfrun.models.transformer.tokens.token_model import shift_right
 
 # Returns the vectors {..., d_model} of ids at a position, an int32 scalar, or at positions {block}
 # or {batch, block}; where that is None, at the positions 0, 1, ... of ids {..., length}.
 Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
-
-
-def causal_bias(
-    mesh: mtf.Mesh,
-    length: mtf.Dimension,
-    segments: mtf.Tensor | None,
-    *,
-    shares_negative: bool = False,
-) -> AttentionBias:
-    """Returns the mask by which positions see earlier ones of the same document.
-
-    `shares_negative`: see `SegmentMask`.
-    """
-    bias = AttentionBias.of(causal_mask(mesh, length))
-    return mask_segments(bias, segments, shares_negative=shares_negative)
-
-
-def prefix_bias(
-    length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None
-) -> AttentionBias:
-    """Returns the mask by which positions see earlier ones of their document, and the prefix."""
-    # As in Mesh TensorFlow, a position sees positions of the same or a lower priority.
-    inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
-    positions = mtf.range(in_prefix.mesh, length)
-    priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
-    sees = CausalMask(priority, rename_length_to_memory_length(priority))
-    return mask_segments(AttentionBias.of(sees), segments)
-
-
-def is_first_id(
-    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
-) -> mtf.Tensor:
-    """Returns bool {length}, or {batch, length} with segments: whether a document begins there."""
-    begins = mtf.equal(mtf.range(targets.mesh, length), 0)
-    if segments is None:
-        return begins
-    changes = mtf.not_equal(segments, mtf.shift(segments, 1, length, wrap=False))
-    return mtf.logical_or(changes, begins)
-
-
-def shift_right(
-    targets: mtf.Tensor,
-    length: mtf.Dimension,
-    segments: mtf.Tensor | None = None,
-    start_id: int = 0,
-) -> mtf.Tensor:
-    """Returns the targets shifted by one, for teacher forcing; segments start with `start_id`."""
-    shifted = mtf.shift(targets, 1, length, wrap=False)
-    if start_id:
-        begins = is_first_id(targets, length, segments)
-        return mtf.where(begins, start_id, shifted, output_shape=targets.shape)
-    if segments is None:
-        return shifted
-    same = mtf.equal(segments, mtf.shift(segments, 1, length, wrap=False))
-    return mtf.where(same, shifted, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,22 +14,18 @@ from mtfrun.layers import (
     AttentionBias,
     PaddingMask,
     SegmentMask,
+    causal_bias,
     rename_length_to_memory_length,
     weights_nonzero,
 )
 from mtfrun.models.model import Features
-from mtfrun.models.transformer.architectures.decoder_side import (
-    PromptReading,
-    StackDecoder,
-    causal_bias,
-    shift_right,
-)
+from mtfrun.models.transformer.architectures.decoder_side import PromptReading, StackDecoder
 from mtfrun.models.transformer.architectures.encoder_only import encoder_call
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import EncoderMemory, SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.tokens.token_loss import TokenLoss
-from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel, shift_right
 
 
 class EncoderDecoder(TokenModel):

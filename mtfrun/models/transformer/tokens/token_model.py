@@ -159,3 +159,31 @@ class TokenModel(TextModel):
         if self.position is not None:
             self.position.check_length(length)
         return length
+
+
+def is_first_id(
+    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
+) -> mtf.Tensor:
+    """Returns bool {length}, or {batch, length} with segments: whether a document begins there."""
+    begins = mtf.equal(mtf.range(targets.mesh, length), 0)
+    if segments is None:
+        return begins
+    changes = mtf.not_equal(segments, mtf.shift(segments, 1, length, wrap=False))
+    return mtf.logical_or(changes, begins)
+
+
+def shift_right(
+    targets: mtf.Tensor,
+    length: mtf.Dimension,
+    segments: mtf.Tensor | None = None,
+    start_id: int = 0,
+) -> mtf.Tensor:
+    """Returns the targets shifted by one, for teacher forcing; segments start with `start_id`."""
+    shifted = mtf.shift(targets, 1, length, wrap=False)
+    if start_id:
+        begins = is_first_id(targets, length, segments)
+        return mtf.where(begins, start_id, shifted, output_shape=targets.shape)
+    if segments is None:
+        return shifted
+    same = mtf.equal(segments, mtf.shift(segments, 1, length, wrap=False))
+    return mtf.where(same, shifted, 0)
