@@ -13,8 +13,12 @@ from mtfrun.extras.distillation.stored_logits import PARTS_OF_1, TEACHER_IDS, TE
 from mtfrun.layers import Call, Metric, in_call
 from mtfrun.models.model import Features
 from mtfrun.models.transformer.sublayer import SequenceCall
-from mtfrun.models.transformer.tokens.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
-from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import (
+    AddedLoss,
+    LogitsLoss,
+    TokenLossTerm,
+    TokenModel,
+)
 
 MEAN_SQUARE, COSINE = "mean_square", "cosine"
 

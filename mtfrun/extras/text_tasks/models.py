@@ -21,7 +21,7 @@ from mtfrun.models.transformer.residual_transforms import TransformClass
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.tokens.token_loss import TokenLossTerm
+from mtfrun.models.transformer.tokens.token_model import TokenLossTerm
 
 
 class AnsweringEncoder(EncoderOnly):

@@ -35,10 +35,10 @@ from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory
 from mtfrun.models.transformer.sublayer import SequenceCall as SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer as Sublayer
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding as TokenEmbedding
-from mtfrun.models.transformer.tokens.token_loss import AddedLoss as AddedLoss
-from mtfrun.models.transformer.tokens.token_loss import LogitsLoss as LogitsLoss
-from mtfrun.models.transformer.tokens.token_loss import TokenLoss as TokenLoss
-from mtfrun.models.transformer.tokens.token_loss import TokenLossTerm as TokenLossTerm
+from mtfrun.models.transformer.tokens.token_model import AddedLoss as AddedLoss
+from mtfrun.models.transformer.tokens.token_model import LogitsLoss as LogitsLoss
+from mtfrun.models.transformer.tokens.token_model import TokenLoss as TokenLoss
+from mtfrun.models.transformer.tokens.token_model import TokenLossTerm as TokenLossTerm
 from mtfrun.models.transformer.tokens.token_model import TokenModel as TokenModel
 from mtfrun.models.transformer.tokens.token_model import shift_right as shift_right
 from mtfrun.models.transformer.tokens.token_softmax import TokenLogits as TokenLogits

@@ -24,7 +24,7 @@ from mtfrun.models.transformer import (
 )
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens import token_softmax
-from mtfrun.models.transformer.tokens.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
+from mtfrun.models.transformer.tokens.token_model import AddedLoss, LogitsLoss, TokenLossTerm
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.options import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close

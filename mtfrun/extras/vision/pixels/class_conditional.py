@@ -14,7 +14,7 @@ from mtfrun.models.transformer.architectures.decoder_side import Embed
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.tokens.token_loss import TokenLoss
+from mtfrun.models.transformer.tokens.token_model import TokenLoss
 
 
 class ClassConditional(DecoderOnly):

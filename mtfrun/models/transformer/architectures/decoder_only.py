@@ -18,8 +18,12 @@ from mtfrun.models.transformer.architectures.decoder_side import Embed, PromptRe
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.tokens.token_loss import TokenLoss
-from mtfrun.models.transformer.tokens.token_model import TokenModel, is_first_id, shift_right
+from mtfrun.models.transformer.tokens.token_model import (
+    TokenLoss,
+    TokenModel,
+    is_first_id,
+    shift_right,
+)
 
 
 class DecoderOnly(TokenModel):

@@ -24,8 +24,7 @@ from mtfrun.models.transformer.architectures.encoder_only import encoder_call
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import EncoderMemory, SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.tokens.token_loss import TokenLoss
-from mtfrun.models.transformer.tokens.token_model import TokenModel, shift_right
+from mtfrun.models.transformer.tokens.token_model import TokenLoss, TokenModel, shift_right
 
 
 class EncoderDecoder(TokenModel):

@@ -23,8 +23,7 @@ from mtfrun.models.transformer.residual_transforms import TransformClass, add_tr
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.tokens.token_loss import TokenLoss
-from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenLoss, TokenModel
 
 
 class EncoderOnly(TokenModel):
