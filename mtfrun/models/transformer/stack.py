@@ -1,10 +1,12 @@
-"""A stack of equal blocks of sublayers."""
+"""A stack of equal blocks of sublayers, and vectors before its input that an adapter trains."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
+
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -209,3 +211,63 @@ def _run_layers(layers: Iterable[Sublayer], x: mtf.Tensor, call: SequenceCall) -
     for layer in layers:
         x = layer(x, call)
     return x
+
+
+class LearnedPrompt(mtf.Module):
+    """Vectors {prompt_length, d_model} before those of every row; none until `learn`.
+
+    Attributes:
+      refusal: the reason why the model cannot have them, or "".
+    """
+
+    vectors: mtf.Variable | None = None
+    refusal: str = ""
+
+    def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension) -> None:
+        super().__init__()
+        self._mesh, self._d_model = mesh, d_model
+
+    def learn(self, length: int, stddev: float) -> None:
+        shape = [mtf.Dimension("prompt_length", length), self._d_model]
+        initializer = mtf.initializers.RandomNormal(stddev)
+        self.vectors = mtf.Variable(self._mesh, shape, initializer, reduced_dims=())
+
+    @property
+    def length(self) -> int:
+        return 0 if self.vectors is None else self.vectors.shape[0].size
+
+    def for_rows(self, batch: mtf.ShapeLike, dtype: tf.DType) -> mtf.Tensor:
+        """Returns the vectors {batch..., length, d_model} of rows without a text."""
+        assert self.vectors is not None
+        vectors = mtf.rename_dimension(self.vectors, self.vectors.shape[0].name, "length")
+        return mtf.broadcast(
+            mtf.cast(vectors, dtype), [*mtf.convert_to_shape(batch), *vectors.shape]
+        )
+
+    def before(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., length, d_model}, longer by the prompt, for x of such a shape."""
+        if self.vectors is None:
+            return x
+        return mtf.concat([self.for_rows(x.shape.dims[:-2], x.dtype), x], "length")
+
+    def before_ids(self, ids: mtf.Tensor, number: int = 1) -> mtf.Tensor:
+        """Returns ids {..., length} after an id for every vector, by default not padding."""
+        if self.vectors is None:
+            return ids
+        shape = ids.shape.resize_dimension("length", self.length)
+        return mtf.concat([mtf.constant(ids.mesh, number, shape, ids.dtype), ids], "length")
+
+    def before_positions(self, positions: mtf.Tensor | None) -> mtf.Tensor | None:
+        """Returns the positions {..., length} in texts that begin with the prompt."""
+        if positions is None or self.vectors is None:
+            return positions
+        shape = positions.shape.resize_dimension("length", self.length)
+        first = mtf.range(positions.mesh, mtf.Dimension("length", self.length))
+        return mtf.concat([mtf.broadcast(first, shape), positions + self.length], "length")
+
+    def after(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the part of {..., length, ...} that belongs to the text."""
+        if self.vectors is None:
+            return x
+        size = x.shape.get_dim_by_name("length").size - self.length
+        return mtf.slice(x, self.length, size, "length")

@@ -13,8 +13,7 @@ from mtfrun import mtf
 from mtfrun.decoding import Beginning, Decoder, fit_state
 from mtfrun.errors import InputError
 from mtfrun.layers import AttentionBias, TensorBias, causal_bias, causal_mask_at, prefix_bias
-from mtfrun.models.transformer.adapters import LearnedPrompt
-from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.stack import LearnedPrompt, Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 from mtfrun.models.transformer.tokens.token_model import shift_right
 

@@ -21,7 +21,7 @@ from mtfrun.layers import (
     regularised_cross_entropy,
 )
 from mtfrun.models.model import Features, Loss, TextModel
-from mtfrun.models.transformer.adapters import LearnedPrompt
+from mtfrun.models.transformer.stack import LearnedPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.tokens.token_softmax import OutputLayer
