@@ -33,8 +33,7 @@ from mtfrun.decoding.decoder import (
     trace_of_step,
     write_trace,
 )
-from mtfrun.decoding.generate import decode_positions
-from mtfrun.decoding.prompt import PromptOptions, Prompts, read_prompts
+from mtfrun.decoding.generate import PromptOptions, Prompts, decode_positions, read_prompts
 
 
 class _Progress(NamedTuple):
