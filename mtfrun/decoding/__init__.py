@@ -4,7 +4,6 @@ from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
 from mtfrun.decoding.controls.automaton import Automaton as Automaton
 from mtfrun.decoding.controls.automaton import Constraint as Constraint
 from mtfrun.decoding.controls.automaton import ForcedWords as ForcedWords
-from mtfrun.decoding.controls.controls import Controls as Controls
 from mtfrun.decoding.controls.guide import Guide as Guide
 from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
 from mtfrun.decoding.controls.processors import FrequencyPenalty as FrequencyPenalty
@@ -12,6 +11,7 @@ from mtfrun.decoding.controls.processors import MinLength as MinLength
 from mtfrun.decoding.controls.processors import NoRepeatNGram as NoRepeatNGram
 from mtfrun.decoding.controls.processors import PresencePenalty as PresencePenalty
 from mtfrun.decoding.controls.processors import RepetitionPenalty as RepetitionPenalty
+from mtfrun.decoding.controls.rules import Controls as Controls
 from mtfrun.decoding.controls.rules import DecodedIds as DecodedIds
 from mtfrun.decoding.controls.rules import LogitProcessor as LogitProcessor
 from mtfrun.decoding.controls.rules import Rules as Rules

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from mtfrun import mtf
 from mtfrun.decoding.beam_search import BeamSearch
-from mtfrun.decoding.controls.controls import Controls
+from mtfrun.decoding.controls.rules import Controls
 from mtfrun.decoding.controls.sampling import ChooseToken, Greedy, Sample
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import PromptOptions, generate
