@@ -19,8 +19,6 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
-    length_penalty,
-    new_ids,
     reorder_state,
 )
 from mtfrun.decoding.controls.rules import is_one_of
@@ -34,6 +32,7 @@ from mtfrun.decoding.decoder import (
     write_trace,
 )
 from mtfrun.decoding.generate import PromptOptions, Prompts, decode_positions, read_prompts
+from mtfrun.decoding.length_penalty import length_penalty, new_ids
 
 
 class _Progress(NamedTuple):

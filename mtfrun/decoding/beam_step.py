@@ -25,6 +25,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.controls.rules import is_one_of
 from mtfrun.decoding.decoder import INFINITY
+from mtfrun.decoding.length_penalty import length_penalty, new_ids
 
 
 class Active(NamedTuple):
@@ -238,16 +239,3 @@ def reorder_state(state: Any, parents: mtf.Tensor, beam: mtf.Dimension) -> Any:
     return tf.nest.map_structure(
         lambda x: reorder(x, parents, beam) if beam in x.shape else x, state
     )
-
-
-def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
-    """Returns ((5 + length) / 6) ** alpha, the divisor of log-probabilities; see `new_ids`."""
-    return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
-
-
-def new_ids(length: mtf.Tensor, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns the number of ids after the prompts in sequences of a length, at least 0.
-
-    A length penalty counts these: with a long prompt it would be nearly the same for all outputs.
-    """
-    return length if prompt_lengths is None else mtf.maximum(length - prompt_lengths, 0)

@@ -18,9 +18,9 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
-    length_penalty,
     reorder_state,
 )
+from mtfrun.decoding.length_penalty import length_penalty
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import on_one_and_several
