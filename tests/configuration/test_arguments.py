@@ -11,6 +11,8 @@ import pytest
 
 import mtfrun
 from mtfrun.configuration.arguments import list_of, literal_bindings, pairs_of, paths_of, texts_of
+from mtfrun.configuration.published import is_configurable, load_published, signature_of
+from mtfrun.configuration.ranges import _OF_NAMES
 from mtfrun.errors import ConfigError, InputError
 
 
@@ -97,3 +99,26 @@ def test_values_are_written_as_gin_reads_them() -> None:
 def test_values_that_gin_cannot_write_are_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^X=.* is not a Python literal; what gin "):
         literal_bindings({"X": value})
+
+
+def _parameters() -> dict[str, list[object]]:
+    defaults: dict[str, list[object]] = {}
+    for target in load_published().values():
+        if is_configurable(target):
+            for name, parameter in signature_of(target).items():
+                defaults.setdefault(name, []).append(parameter.default)
+    return defaults
+
+
+def test_every_range_is_that_of_a_parameter() -> None:
+    assert set(_OF_NAMES) - set(_parameters()) == set()
+
+
+def test_all_defaults_are_allowed() -> None:
+    defaults = _parameters()
+    for name, allowed in _OF_NAMES.items():
+        for default in defaults[name]:
+            numbers = default if isinstance(default, list | tuple) else [default]
+            for number in numbers:
+                if isinstance(number, int | float) and not isinstance(number, bool):
+                    assert number in allowed, f"{name}={number}"
