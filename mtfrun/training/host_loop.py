@@ -16,13 +16,14 @@ from mtfrun.data import Infeed, Padding
 from mtfrun.display.progress import note, print_line, waiting
 from mtfrun.errors import InputError, install_command
 from mtfrun.files.digests import MODULUS
+from mtfrun.models.model import Features
 from mtfrun.training import clock
 from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, PADDING, HostMetric
 from mtfrun.training.hooks.hook import HostRecord, StepRecord
 from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import Features, train_steps_function
+from mtfrun.training.step import train_steps_function
 
 # The first loop compiles, the second one measures a step.
 _PROFILED_LOOP = 2

@@ -10,13 +10,12 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, in_call
-from mtfrun.models.model import Loss
+from mtfrun.models.model import Features, Loss
 from mtfrun.training.hooks.hook import StepRecord
 from mtfrun.training.norms import Norms
 from mtfrun.training.options import StepOptions
 from mtfrun.training.state import TrainState
 
-Features = Mapping[str, mtf.Tensor]
 Gradients = dict[str, mtf.Tensor]
 
 

@@ -15,6 +15,7 @@ from tensorboard.util import tensor_util
 from mtfrun import mtf, optim
 from mtfrun.data import Batch, Infeed
 from mtfrun.models import Model
+from mtfrun.models.model import Features
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import (
     Action,
@@ -29,7 +30,6 @@ from mtfrun.training import (
 from mtfrun.training.hooks.hook import StepRecord
 from mtfrun.training.norms import Norms
 from mtfrun.training.options import StepOptions
-from mtfrun.training.step import Features
 from tests.training.toy_model import Bigram, OneVariable, batches
 
 LAYOUT = "batch:data;d_ff:model"

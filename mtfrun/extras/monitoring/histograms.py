@@ -8,8 +8,9 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.metrics.tags import layer_name
+from mtfrun.models.model import Features
 from mtfrun.training.hooks.actions import Action, ActionContext
-from mtfrun.training.step import Features, Gradients, loss_and_gradients
+from mtfrun.training.step import Gradients, loss_and_gradients
 
 _BUCKETS = 30
 

@@ -10,10 +10,10 @@ from mtfrun import processes
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.checks import check_intervals
 from mtfrun.metrics.event_files import Summaries
+from mtfrun.models.model import Features
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import clock
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import Features
 
 
 class MetricHistory:

@@ -12,10 +12,10 @@ import numpy as np
 from mtfrun import mtf, processes
 from mtfrun.files import RunDirError, atomic_write
 from mtfrun.models import FiniteCheck, NonFiniteError
+from mtfrun.models.model import Features
 from mtfrun.rundir import RunDirectory
 from mtfrun.training.hooks.hook import HostRecord
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import Features
 
 MOST_SKIPPED_IN_A_ROW = 10
 """How many updates in a row may be skipped before it is an error."""

@@ -42,7 +42,8 @@ from mtfrun.extras.audit.verify.observation import (
     values_on_mesh,
 )
 from mtfrun.layers import Call, in_call
-from mtfrun.training.step import Features, Gradients, loss_and_gradients
+from mtfrun.models.model import Features
+from mtfrun.training.step import Gradients, loss_and_gradients
 
 # Gradients are relative to their largest entry, but at least to this share of the largest of all.
 _LEAST_SHARE_OF_ALL = 1e-4

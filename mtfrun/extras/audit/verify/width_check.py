@@ -18,10 +18,9 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.extras.audit.verify.comparison import LIKE_INFINITY
 from mtfrun.extras.audit.verify.layer_records import intercept_calls
+from mtfrun.models.model import Features
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.options import StepOptions
-
-Features = Mapping[str, mtf.Tensor]
 
 
 class Size(NamedTuple):
