@@ -20,6 +20,7 @@ from typing import Any
 from mtfrun.errors import InputError
 
 _OURS = "mtfrun."  # the beginning of the names of our groups
+_EXTRAS = "mtfrun.extras."
 
 
 @functools.cache
@@ -43,7 +44,10 @@ def entry_points(group: str) -> Mapping[str, tuple[str, metadata.EntryPoint]]:
 
 @functools.cache
 def load_entry_points(group: str) -> Mapping[str, Any]:
-    """Returns the objects of a group by name; a broken entry is a warning and is left out."""
+    """Returns the objects of a group by name; a broken entry is a warning and is left out.
+
+    An entry of an extra that imports a deleted extra is left out without a warning.
+    """
     objects = {}
     for name, (distribution, point) in entry_points(group).items():
         try:
@@ -51,7 +55,9 @@ def load_entry_points(group: str) -> Mapping[str, Any]:
         except Exception as error:
             what = f"the distribution {distribution} has a broken entry point {name!r}"
             reason = f"which is ignored: {type(error).__name__}: {error}"
-            logging.getLogger(__name__).warning("%s of the group %s, %s", what, group, reason)
+            is_deleted = isinstance(error, ModuleNotFoundError) and _EXTRAS in str(error.name)
+            level = logging.DEBUG if is_deleted else logging.WARNING
+            logging.getLogger(__name__).log(level, "%s of the group %s, %s", what, group, reason)
     return objects
 
 
