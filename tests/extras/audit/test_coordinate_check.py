@@ -65,9 +65,9 @@ KINDS: Sequence[tuple[ModelOfWidth, str, tuple[int, ...]]] = [
     (models_of_widths.language_model, "Adam", WIDTHS),
     (models_of_widths.language_model_of_large_heads, "Momentum", WIDTHS),
     (models_of_widths.factorised_embedding, "Adam", WIDTHS),
-    (models_of_widths.mixture, "Adafactor", WIDTHS),
-    (models_of_widths.own_layer, "Adafactor", WIDTHS),
-    (models_of_widths.resnet_20, "Momentum", FILTERS),
+    (models_of_widths.mixture, "Adafactor", WIDTHS[:3]),
+    (models_of_widths.own_layer, "Adafactor", WIDTHS[:4]),
+    (models_of_widths.resnet_20, "Momentum", FILTERS[:3]),
 ]
 
 

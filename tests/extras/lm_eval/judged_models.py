@@ -1,8 +1,6 @@
-"""A program, not a test: writes a small model with random weights and its tokenizer.
+"""A program, not a test: writes small models with random weights and their tokenizers.
 
-    python judged_models.py gpt2 FOLDER 64
-    python judged_models.py llama FOLDER 64     64 positions
-    python judged_models.py t5 FOLDER 512       an encoder-decoder of bytes
+    python judged_models.py FOLDER gpt2 llama t5    t5 is an encoder-decoder of bytes
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
 """
@@ -43,7 +41,7 @@ def model_of(form: str, tokenizer: Any, length: int) -> Any:
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     if form == "gpt2":
         gpt2 = transformers.GPT2Config(
-            vocab_size=len(tokenizer), n_positions=length, n_embd=32, n_layer=2, n_head=4, **ids
+            vocab_size=len(tokenizer), n_positions=length, n_embd=32, n_layer=1, n_head=4, **ids
         )
         return transformers.GPT2LMHeadModel(gpt2)
     if form == "t5":
@@ -52,7 +50,7 @@ def model_of(form: str, tokenizer: Any, length: int) -> Any:
             d_model=32,
             d_kv=8,
             d_ff=48,
-            num_layers=2,
+            num_layers=1,
             num_heads=4,
             n_positions=length,
             decoder_start_token_id=0,
@@ -63,7 +61,7 @@ def model_of(form: str, tokenizer: Any, length: int) -> Any:
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=length,
@@ -72,11 +70,11 @@ def model_of(form: str, tokenizer: Any, length: int) -> Any:
     return transformers.LlamaForCausalLM(llama)
 
 
-def main(form: str, folder: str, length: int) -> None:
+def write(form: str, folder: str) -> None:
     torch.manual_seed(0)
     is_t5, puts_begin = form == "t5", form == "llama"
     tokenizer = transformers.ByT5Tokenizer() if is_t5 else tokenizer_of(puts_begin=puts_begin)
-    model = model_of(form, tokenizer, length)
+    model = model_of(form, tokenizer, 512 if is_t5 else 64)
     with torch.no_grad():
         for parameter in model.parameters():  # likelihoods that differ
             if parameter.ndim > 1:
@@ -86,4 +84,5 @@ def main(form: str, folder: str, length: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    for name in sys.argv[2:]:
+        write(name, f"{sys.argv[1]}/{name}")

@@ -7,8 +7,8 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -16,8 +16,9 @@ from tests.cli.command import ROOT, environment, mtfrun_here
 
 # Log-likelihoods, relative to the largest one of a request.
 TOLERANCE = 1e-4
-# Positions of the language models.
-LENGTH = "64"
+FORMS = ("gpt2", "llama", "t5")
+Judgement: TypeAlias = tuple[dict[str, Any], list[Any]]
+"""The results by task, and the responses to all requests."""
 
 DOCUMENTS = [
     {"text": "The quick brown fox jumps.", "choices": [" over", " the dog", " many", " three?"]},
@@ -84,16 +85,39 @@ def _write_tasks(directory: pathlib.Path) -> None:
         (tasks / f"{name}.yaml").write_text(json.dumps({"task": name, **data, **task}))
 
 
+# One process, which imports torch or TensorFlow, for all models.
+PROGRAM = """
+import json, sys
+from {module} import {name} as run
+from lm_eval.__main__ import cli_evaluate
+for words in json.loads(sys.argv.pop()):
+    sys.argv[1:] = words
+    run()
+    run = cli_evaluate
+"""
+
+
 def _judge(
-    directory: pathlib.Path, program: str, model: str, tasks: Collection[str]
-) -> tuple[dict[str, Any], list[Any]]:
-    """Returns the results by task, and the responses to all requests."""
-    output = directory / program.replace(".", "_")
-    flags = ["--tasks", ",".join(tasks), "--include_path", str(directory / "tasks")]
-    flags += ["--output_path", str(output), "--log_samples", "--batch_size", "3"]
-    flags += ["--device", "cpu"]
-    name, _, arguments = model.partition(" ")
-    _python(directory, "-m", program, "run", "--model", name, "--model_args", arguments, *flags)
+    directory: pathlib.Path, module: str, name: str, models: Mapping[str, str]
+) -> dict[str, Judgement]:
+    """Returns the judgement of every form, by an entry point of a module."""
+    commands = []
+    for form, model in models.items():
+        kind, _, arguments = model.partition(" ")
+        flags = ["run", "--model", kind, "--model_args", arguments, "--batch_size", "3"]
+        flags += ["--include_path", str(directory / "tasks"), "--device", "cpu", "--log_samples"]
+        flags += ["--output_path", str(directory / name / form), "--tasks", ",".join(_tasks(form))]
+        commands.append(flags)
+    _python(directory, "-c", PROGRAM.format(module=module, name=name), json.dumps(commands))
+    return {form: _read(directory / name / form, _tasks(form)) for form in models}
+
+
+def _tasks(form: str) -> list[str]:
+    # Outputs of `hf` are longer than the task's limit, by the length of the prompt.
+    return [task for task in TASKS if (form, task) != ("t5", "continued")]
+
+
+def _read(output: pathlib.Path, tasks: Sequence[str]) -> Judgement:
     (results,) = output.rglob("results_*.json")
     responses = []
     for task in tasks:
@@ -129,25 +153,31 @@ def _assert_equal(ours: Any, theirs: Any) -> None:
         assert ours == theirs
 
 
+@pytest.fixture(scope="module")
+def judgements(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Judgement], ...]:
+    """By form, ours and those of the folders."""
+    directory = tmp_path_factory.mktemp("judged")
+    _python(directory, "tests/extras/lm_eval/judged_models.py", directory, *FORMS)
+    ours, theirs = {}, {}
+    for form in FORMS:
+        folder, run = directory / form, directory / f"run_{form}"
+        imported = mtfrun_here("import", f"--from={folder}", f"--model_dir={run}")
+        assert imported.returncode == 0, imported.stderr
+        theirs[form] = f"hf pretrained={folder},dtype=float32"
+        ours[form] = f"mtfrun model_dir={run}" + (",max_length=64" if form != "t5" else "")
+    _write_tasks(directory)
+    return (
+        _judge(directory, "mtfrun.extras.lm_eval.harness", "main", ours),
+        _judge(directory, "lm_eval.__main__", "cli_evaluate", theirs),
+    )
+
+
 @needs_packages
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["gpt2", "llama", "t5"])
+@pytest.mark.parametrize("form", FORMS)
 def test_scores_of_an_imported_model_are_those_of_its_folder(
-    form: str, tmp_path: pathlib.Path
+    form: str, judgements: tuple[dict[str, Judgement], ...]
 ) -> None:
-    folder, run = tmp_path / "folder", tmp_path / "run"
-    length = "512" if form == "t5" else LENGTH
-    _python(tmp_path, "tests/extras/lm_eval/judged_models.py", form, folder, length)
-    imported = mtfrun_here("import", f"--from={folder}", f"--model_dir={run}")
-    assert imported.returncode == 0, imported.stderr
-    _write_tasks(tmp_path)
-    tasks, limit = set(TASKS), f",max_length={LENGTH}"
-    if form == "t5":
-        # Outputs of `hf` are longer than the task's limit, by the length of the prompt.
-        tasks, limit = tasks - {"continued"}, ""
-    theirs = _judge(tmp_path, "lm_eval", f"hf pretrained={folder},dtype=float32", tasks)
-    ours = _judge(
-        tmp_path, "mtfrun.extras.lm_eval.harness", f"mtfrun model_dir={run}{limit}", tasks
-    )
+    ours, theirs = (by_form[form] for by_form in judgements)
     _assert_equal(ours[1], theirs[1])
     _assert_equal(ours[0], theirs[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import pathlib
 import re
@@ -23,7 +22,7 @@ from mtfrun.extras.serving.app import make_app
 from mtfrun.extras.serving.generation import Generation, Limits
 from mtfrun.extras.serving.served_model import Piece
 from tests.browser import needs_browser, open_page
-from tests.cli.command import environment
+from tests.cli.command import environment, mtfrun_here, succeeded
 from tests.extras.serving.tiny_models import run_server
 
 openai = pytest.importorskip("openai")
@@ -32,11 +31,8 @@ _FLAGS = [
     *("--gin_file=defaults.gin", "--gin_file=models/lm_tiny.gin", "--gin_file=data/text_files.gin"),
     *("--gin.TRAIN_STEPS=2", "--gin.EVAL_AT_START=False", "--gin.SEQUENCE_LENGTH=64"),
     *("--gin.BATCH_SIZE=2", "--gin.Evaluation.max_batches=1", "--gin.NUM_LAYERS=1"),
+    "--gin.EVAL_EVERY=None",
 ]
-
-
-def _mtfrun(*words: str) -> list[str]:
-    return [sys.executable, "-m", "mtfrun", *words]
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +40,15 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / "text.txt").write_text("the quick brown fox\n" * 2000)
     files = f"--gin.TEXT_FILES={str(folder / 'text.txt')!r}"
-    words = _mtfrun("train", *_FLAGS, files, f"--model_dir={folder / 'tiny'}")
-    subprocess.run(words, check=True, env=environment(), capture_output=True)
+    process = mtfrun_here("train", *_FLAGS, files, f"--model_dir={folder / 'tiny'}")
+    assert process.returncode == 0, process.stderr.decode()
     return folder / "tiny"
 
 
 @contextlib.contextmanager
 def _server(model_dir: pathlib.Path, **variables: str) -> Iterator[tuple[str, Any]]:
-    words = _mtfrun("serve", f"--model_dir={model_dir}", "--port=0", "--places=2")
+    words = [sys.executable, "-m", "mtfrun", "serve", f"--model_dir={model_dir}"]
+    words += ["--port=0", "--places=2"]
     process = subprocess.Popen(
         words, env={**environment(), **variables}, stderr=subprocess.PIPE, text=True
     )
@@ -72,13 +69,7 @@ def _server(model_dir: pathlib.Path, **variables: str) -> Iterator[tuple[str, An
 @pytest.mark.slow
 def test_the_client_completes_and_streams(model_dir: pathlib.Path) -> None:
     words = ["--prompt=the ", "--decode_length=12", "--temperature=0"]
-    decoded = subprocess.run(
-        _mtfrun("decode", f"--model_dir={model_dir}", *words),
-        env=environment(),
-        capture_output=True,
-        check=True,
-    )
-    expected = json.loads(decoded.stdout)
+    (expected,) = succeeded(mtfrun_here("decode", f"--model_dir={model_dir}", *words))
     with _server(model_dir, MTFRUN_TOKEN="secret") as (url, process):
         client = openai.OpenAI(base_url=f"{url}v1", api_key="secret", max_retries=0)
         request = {"model": "tiny", "prompt": "the ", "max_tokens": 12, "temperature": 0}

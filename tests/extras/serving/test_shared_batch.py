@@ -15,7 +15,7 @@ from mtfrun.extras.constraints import Regex
 from mtfrun.extras.serving.shared_batch import SharedBatch
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 LENGTH = mtf.Dimension("length", 30)  # generate has one loop
@@ -161,9 +161,7 @@ def test_rows_that_join_and_leave_have_the_ids_that_they_have_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "reads_start"), [("rotary", True), ("rotary", False), ("mixture", True)]
-)
+@pytest.mark.parametrize(("kind", "reads_start"), [("rotary", False), ("mixture", True)])
 def test_settings_of_rows_and_kinds_of_models(kind: str, reads_start: bool) -> None:
     model = _model(ONE_DEVICE, kind, reads_start)
     searches = [GREEDY, DRAWN, FROM_SOME, PENALISED, GUIDED, DRAWN_AND_GUIDED]
@@ -171,6 +169,7 @@ def test_settings_of_rows_and_kinds_of_models(kind: str, reads_start: bool) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", meshes())
 def test_a_layout_changes_nothing(mesh_shape: str) -> None:
     model = _model(mesh_shape, "mixture", reads_start=True)
-    _check(model, _shared(model, [8], blocks=[16]), [GREEDY, DRAWN, FROM_SOME, PENALISED, GUIDED])
+    _check(model, _shared(model, [8], blocks=[16]), [FROM_SOME, PENALISED, GUIDED])

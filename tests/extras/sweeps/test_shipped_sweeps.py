@@ -31,6 +31,9 @@ DIRECTORIES = {
 TINY = {"TRAIN_STEPS": "1", "BATCH_SIZE": "8", "experiment.Evaluation.max_batches": "1"}
 TINY_TEXT = {"NUM_LAYERS": "1", "D_MODEL": "16", "D_FF": "32"}
 TINY_IMAGES = {"STAGE_SIZES": "[1, 1, 1]", "WIDTHS": "[4, 4, 4]"}
+TINY_DECODES = {"experiment.DecodedPairs.num_decodes": "2", "experiment.Decoding.batch_size": "2"}
+# Of a million pairs.
+TINY_PAIRS = {"data.Tfds.slices": "{'train': 'train[:99]', 'validation': 'validation[:99]'}"}
 TINY_SEED = {"NUM_LAYERS": "1", "LAYER_SIZES": "[1, 1, 1]", "FILTER_SIZES": "[4, 4, 4]"}
 
 
@@ -62,7 +65,9 @@ def _tiny(name: str, row: str) -> dict[str, str]:
         pytest.skip(f"needs {directory}")
     if name == "extras/sweeps/resnet.gin":
         return {**TINY, **(TINY_SEED if "original" in row else TINY_IMAGES)}
-    return {**TINY, **TINY_TEXT}
+    if "number_words" in name:
+        return {**TINY, **TINY_TEXT, **TINY_DECODES, **TINY_PAIRS}
+    return {**TINY, **TINY_TEXT, **(TINY_DECODES if "decoding" in name else {})}
 
 
 @pytest.mark.slow
@@ -87,8 +92,6 @@ def test_a_row_of_a_shipped_sweep_trains_tiny(name: str, row: str, tmp_path: pat
         for number in range(60):
             (tmp_path / f"{number}.rst").write_text(f"Documentation of part {number}.\n" * 20)
         flags.append(f"--gin.TEXT_FILES='{tmp_path}/*.rst'")
-    if "decoding" in name or "number_words" in name:
-        flags.append("--gin.DecodedPairs.num_decodes=2")
     if name == "extras/sweeps/decoding.gin":
         flags.append(flag_of_small_vocabulary(tmp_path))
     if name == "extras/sweeps/distillation.gin" and row == "distilled":

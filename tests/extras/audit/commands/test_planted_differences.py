@@ -120,10 +120,8 @@ def _check(result: dict[str, Any], found: tuple[int, str], kind: str, name: str 
         ("AVERAGE_DECAY=0.9", UPDATES, None),
         ("Training.optimizer=@optim.Sgd()", UPDATES, "experiment.Training.optimizer"),
         ("DROPOUT_RATE=0.1", LOSS, None),
-        ("ACTIVATION_DTYPE='bfloat16'", LOSS, None),
-        ("RMSNorm.epsilon=1e-5", LOSS, "transformer.RMSNorm.epsilon"),
-        ("LEARNING_RATE=0.021", UPDATES, None),
-        ("TRAIN_STEPS=7", UPDATES, None),
+        ("RMSNorm.epsilon=0.1", LOSS, "transformer.RMSNorm.epsilon"),
+        ("LEARNING_RATE=0.03", UPDATES, None),
         ("TrainOptions.clip_norm=0.1", UPDATES, "training.TrainOptions.clip_norm"),
     ],
 )
@@ -136,14 +134,10 @@ def test_a_setting_is_named(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", ["beta1=0.91", "weight_decay=1e-3"])
-def test_a_constant_of_the_optimizer_is_named(
-    flag: str, trained: Callable[..., pathlib.Path]
-) -> None:
-    a, b = trained(*ADAM), trained(*ADAM, f"--gin.Adam.{flag}")
+def test_a_constant_of_the_optimizer_is_named(trained: Callable[..., pathlib.Path]) -> None:
+    a, b = trained(*ADAM), trained(*ADAM, "--gin.Adam.beta1=0.91")
     # Its slots are those of the first gradient, which have other factors.
-    name = flag.partition("=")[0]
-    _check(_bisect(a, b), UPDATES, "configuration", f"optim.Adam.{name}")
+    _check(_bisect(a, b), UPDATES, "configuration", "optim.Adam.beta1")
 
 
 @pytest.mark.slow
@@ -309,25 +303,23 @@ def test_another_initial_checkpoint_is_named(trained: Callable[..., pathlib.Path
     _check(_bisect(a, b), START, "initial values", "INIT_CHECKPOINT")
 
 
-@pytest.fixture
-def with_module(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., pathlib.Path]:
+@pytest.fixture(scope="module")
+def with_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib.Path]:
     """A function that trains in a process of its own, with a user's module if there are gin lines.
 
     Such a process compiles programs otherwise than tests do, so that bits differ from theirs.
     """
 
+    @functools.cache
     def train(line: str, *, factor: str = "1.0", scale: str = "1.0") -> pathlib.Path:
         directory = tmp_path_factory.mktemp("run")
         text = MODULE.format(factor=factor, scale=scale, path=NORM)
         (directory / "planted.py").write_text(text)
         (directory / "planted.gin").write_text(IMPORTS + line + "\n" if line else "")
-        monkeypatch.setenv("PYTHONPATH", f"{directory}:{ROOT}")
-        process = mtfrun(
-            *("train", *tiny_experiment(directory), *RUN, f"--gin_file={directory}/planted.gin"),
-            f"--model_dir={directory}/run",
-        )
+        flags = [*tiny_experiment(directory), *RUN, f"--gin_file={directory}/planted.gin"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", f"{directory}:{ROOT}")
+            process = mtfrun("train", *flags, f"--model_dir={directory}/run")
         assert process.returncode == 0, process.stderr.decode()
         return directory / "run"
 
@@ -345,7 +337,7 @@ transformer.StackTransforms.layer = [
 def test_an_action_that_writes_a_variable_is_named(
     with_module: Callable[..., pathlib.Path],
 ) -> None:
-    result = _bisect(with_module(""), with_module(ACTION, factor="1.5"))
+    result = _bisect(with_module(""), with_module(ACTION, factor="1.01"))
     _check(result, (4, "loss"), "actions", "experiment.Training.actions")
 
 

@@ -188,34 +188,16 @@ def test_after_ctrl_c_the_best_so_far_are_printed() -> None:
 
 # A network of 10 Gbit/s between eight hosts.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("gin_file", "bindings", "mesh", "dimensions"),
-    [
-        # Little to send once a step, or activations in every layer.
-        ("quickstart", [], "data:8", ["batch"]),
-        # Gradients of 100 MB, or activations of 1 MB.
-        (
-            "quickstart",
-            ["D_MODEL=1024", "D_FF=8192", "NUM_LAYERS=1", "SEQUENCE_LENGTH=32"],
-            None,
-            ["d_ff"],
-        ),
-        # Tokens go to the experts; the gradients of all experts do not go to all devices.
-        ("moe_quickstart", ["D_FF=8192"], None, ["expert_x", "expert_y", "expert_hidden"]),
-    ],
-)
-def test_the_choice_for_a_slow_network(
-    gin_file: str, bindings: list[str], mesh: str | None, dimensions: list[str]
-) -> None:
+def test_the_choice_for_a_slow_network() -> None:
+    # Gradients of 100 MB, or activations of 1 MB.
+    bindings = ["D_MODEL=1024", "D_FF=8192", "NUM_LAYERS=1", "SEQUENCE_LENGTH=32"]
     result = mtfrun(
         *("plan", "--search", "--json", "--devices=8", "--profile=t4", "--candidates=10"),
-        f"--gin_file=runs/{gin_file}.gin",
+        "--gin_file=runs/quickstart.gin",
         *(f"--gin.{binding}" for binding in bindings),
     )
     assert result.returncode == 0, result.stderr.decode()
-    best = json.loads(result.stdout)["ranking"][0]
-    assert mesh in (None, best["mesh"])
-    assert any(f"{name}:" in best["layout"] for name in dimensions)
+    assert "d_ff:" in json.loads(result.stdout)["ranking"][0]["layout"]
 
 
 @pytest.mark.slow
