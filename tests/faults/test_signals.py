@@ -68,7 +68,7 @@ PHASES = {
         "mtfrun.training.host_loop:HostLoop.run", [*_TRAIN, *_LONG, *_RARELY, "--gin.NUM_LAYERS=6"]
     ),
     "a long host loop": Phase(
-        "mtfrun.training.host_loop:HostLoop.run", [*_TRAIN, *_LONG, *_RARELY], call=3
+        "mtfrun.training.host_loop:HostLoop.run", [*_TRAIN, *_LONG, *_RARELY], call=2
     ),
     "evaluation": Phase(
         "mtfrun.experiment.evaluation.evaluation:Evaluation.__call__",

@@ -62,6 +62,9 @@ CASES = {
     "encoder and decoder": Case("pairs", packed=True, stack={"relative_bias": RELATIVE}),
 }
 QUICK = ("rotary positions, grouped heads", "data:2,model:2", 5)
+# Of the cases with most layers or features: blocks alone, and all heads apart.
+ALONE = [("encoder and decoder", ONE_DEVICE, 5), ("biases", ONE_DEVICE, 5)]
+APART = ("packed, relative positions", "shared keys and values", "window")
 
 
 def _model(mesh: mtf.Mesh, case: Case, block_length: int | None) -> TokenModel:
@@ -116,11 +119,10 @@ def _step(name: str, mesh_shape: str, block_length: int | None) -> Step:
     "name, mesh_shape, block_length",
     [
         pytest.param(*case, marks=[] if case == QUICK else [pytest.mark.slow])
-        for name in CASES
         for case in [
-            (name, ONE_DEVICE, 5),
-            (name, "data:2,model:2", 5),
-            (name, "data:1,model:4", None),
+            *((name, "data:2,model:2", 5) for name in CASES),
+            *((name, "data:1,model:4", None) for name in APART),
+            *ALONE,
         ]
     ],
 )

@@ -252,6 +252,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
 }
 
 
+SHARING_A_BIAS = {
+    *("relative", "local, relative", "shared keys and values, an extra logit"),
+    *("at once", "in blocks"),
+}
+
+
 def _model(
     kind: str, mesh: mtf.Mesh, *, rematerialise: bool = False, **options: Any
 ) -> t.EncoderDecoder:
@@ -261,8 +267,8 @@ def _model(
         feed_forward = functools.partial(t.GatedFeedForward, d_ff=32)
     to_encoder = functools.partial(t.EncoderDecoderAttention, heads=HEADS)
     stack = functools.partial(t.Stack, rematerialise=rematerialise, **stack_options)
-    # Two layers where they share something.
-    num_layers = 2 if "relative_bias" in stack_options else 1
+    # Two layers where they share something, at once, within a window and in blocks.
+    num_layers = 2 if kind in SHARING_A_BIAS else 1
     model = t.EncoderDecoder(
         mesh,
         VOCABULARY,

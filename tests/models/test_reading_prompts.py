@@ -200,11 +200,18 @@ def read_step_by_step(kind: str) -> np.ndarray:
     return _logits_of_steps(mtf.Mesh(ONE_DEVICE), kind, 0)
 
 
+# Of the other kinds a mesh reads prompts before blocks of positions, see CASES.
+ON_A_MESH = (
+    *("convolution", "convolution by predicted filters", "branches of convolutions"),
+    *("learned positions", "local, 64 positions", "multi-query, one level of experts"),
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, mesh_shape, first",
     [
-        *((kind, TWO_BY_TWO, 5) for kind in KINDS if kind not in WITHOUT_PREFILL),
+        *((kind, TWO_BY_TWO, 5) for kind in ON_A_MESH),
         ("grouped, relative, rotary", ONE_DEVICE, 13),
         ("local, relative, rotary", ONE_DEVICE, 13),
     ],
@@ -413,12 +420,14 @@ def _logits(mesh: mtf.Mesh, kind: str) -> np.ndarray:
 
 
 QUICK_CASES = {("local, relative, rotary", ONE_DEVICE)}
+# They differ from others in the sizes of their windows.
+WINDOWS = ("local, 22 positions", "local, 64 positions")
 CASES = [
     pytest.param(kind, shape, marks=[] if (kind, shape) in QUICK_CASES else [pytest.mark.slow])
     for kind in KINDS
     if kind not in WITHOUT_BLOCKS
     for shape in (ONE_DEVICE, TWO_BY_TWO)
-    if shape == TWO_BY_TWO or (kind, shape) in QUICK_CASES
+    if (shape == ONE_DEVICE) == (kind in WINDOWS) or (kind, shape) in QUICK_CASES
 ]
 
 

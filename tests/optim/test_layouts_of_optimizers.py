@@ -14,7 +14,7 @@ from tensorflow.experimental import dtensor
 from mtfrun import mtf, optim
 from mtfrun.extras import optimizers
 from tests.case_tables import exported, require_a_case_of_each
-from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
+from tests.layouts import FLOAT32_OP_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
 from tests.optim.updates import make_variables, run_updates
 
 LAYOUT = "d_model:data;d_ff:model;heads:model"
@@ -107,8 +107,9 @@ def test_every_public_optimizer_has_a_case() -> None:
     require_a_case_of_each(exported(optim, _is_optimizer), with_a_case, [], "OPTIMIZERS")
 
 
-@pytest.mark.parametrize("mesh_shape", meshes())
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "mesh_shape"), [(name, LAYOUTS[1 + i % 2]) for i, name in enumerate(OPTIMIZERS)]
+)
 def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
     _, expected = _run(name, ONE_DEVICE)
     optimizer, actual = _run(name, mesh_shape)

@@ -25,7 +25,7 @@ from tests.training.toy_model import Bigram
 from tests.training.toy_run import take_steps
 
 LAYOUT = "batch:data;d_ff:model"
-MESH = "data:4,model:2"
+MESH, SQUARE = "data:4,model:2", "data:2,model:2"
 # Of the loss: the same numbers are summed, in another order.
 TOLERANCE = 1e-6
 STEPS = 20
@@ -106,20 +106,17 @@ def _device_bytes(variables: dict[str, mtf.Variable]) -> int:
 
 ALL = Setting("adafactor", microbatches=2, frozen=("hidden",), average_decay=0.9)
 # Of the default suite.
-QUICK = dataclasses.replace(ALL, mesh_shape="data:2,model:2")
+QUICK = dataclasses.replace(ALL, mesh_shape=SQUARE)
 SETTINGS = [
     (QUICK, "weights:data", False),
     (Setting(), "slots:data", True),
     (ALL, "weights:data", True),
     (ALL, "slots:data", True),
     (Setting(microbatches=2, mesh_shape="data:8,model:1"), "weights:data", True),
-    (Setting("adafactor", "transformer"), "slots:data", True),
-    (Setting("adafactor", "transformer", microbatches=2), "weights:data", True),
-    (Setting("adafactor", "transformer in a loop"), "weights:data", True),
-    (Setting("adam", "transformer in a loop", average_decay=0.9), "slots:data", True),
+    (Setting("adafactor", "transformer", SQUARE, microbatches=2), "weights:data", True),
+    (Setting("adafactor", "transformer in a loop", SQUARE), "slots:data", True),
     (Setting("momentum"), "weights:data;slots:model", True),
-    (Setting("muon", "transformer", microbatches=2), "weights:data", True),
-    (Setting("muon", "transformer in a loop"), "slots:data", True),
+    (Setting("muon", "transformer in a loop", SQUARE, microbatches=2), "weights:data", True),
     (Setting("schedule_free_adam", microbatches=2), "slots:data", True),
     (Setting("sgd", clip_norm=None), "weights:data", True),
 ]

@@ -35,7 +35,7 @@ LOGITS = 1e-5
 
 # Of one length when they are padded: one program decodes them.
 PROMPTS = ["line 1", "line ü"]
-BEAMS = {"beam_size": 2, "num_outputs": 2}
+BEAMS, SAMPLED = {"beam_size": 2, "num_outputs": 2}, {"temperature": 0.7, "seed": 5}
 PAIRS = [("train 7", "the quick"), ("x", ""), ("train 8", "the quick brown fox")]
 
 
@@ -86,12 +86,13 @@ def test_training_leaves_what_the_command_leaves(language_model: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("run", "settings"),
     [
-        {},
-        pytest.param(BEAMS, marks=pytest.mark.slow),
-        pytest.param({"temperature": 0.7, "seed": 5}, marks=pytest.mark.slow),
+        ("language_model", {}),
+        pytest.param("encoder_decoder", BEAMS, marks=pytest.mark.slow),
+        pytest.param("language_model", SAMPLED, marks=pytest.mark.slow),
     ],
+    indirect=["run"],
 )
 def test_answers_are_those_of_the_command(run: Run, settings: dict[str, Any]) -> None:
     answers = run.decode(PROMPTS, **settings)
@@ -102,20 +103,24 @@ def test_answers_are_those_of_the_command(run: Run, settings: dict[str, Any]) ->
 
 
 @pytest.mark.slow
-def test_single_inputs_have_the_same_answers_without_rows_of_padding(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("run", "settings"),
+    [("language_model", {}), ("encoder_decoder", SAMPLED | {"num_outputs": 3})],
+    indirect=["run"],
+)
+def test_single_inputs_have_the_same_answers_without_rows_of_padding(
+    run: Run, settings: dict[str, Any]
+) -> None:
     inference = run.experiment.inference
     assert isinstance(inference, Decoding)
     single = inference.for_single_inputs()
     assert (single.batches.size, inference.batches.size) == (1, inference.batch_size)
-    for settings in ({}, {"temperature": 0.7, "seed": 5, "num_outputs": 3}):
-        changed = single.with_settings(settings)
-        assert changed.batches.size == settings.get("num_outputs", 1)
-        (answer,), (expected,) = (
-            x([b"line 1"]) for x in (changed, inference.with_settings(settings))
-        )
-        for output, of_batch in zip(answer.outputs, expected.outputs, strict=True):
-            assert output._replace(score=0.0) == of_batch._replace(score=0.0)
-            assert output.score == pytest.approx(of_batch.score, abs=SUM)
+    changed = single.with_settings(settings)
+    assert changed.batches.size == settings.get("num_outputs", 1)
+    (answer,), (expected,) = (x([b"line 1"]) for x in (changed, inference.with_settings(settings)))
+    for output, of_batch in zip(answer.outputs, expected.outputs, strict=True):
+        assert output._replace(score=0.0) == of_batch._replace(score=0.0)
+        assert output.score == pytest.approx(of_batch.score, abs=SUM)
 
 
 @pytest.mark.slow
@@ -207,7 +212,7 @@ def test_threads_compile_and_decode_at_once(language_model: Run, encoder_decoder
     uses = [
         (run, {"decode_length": length})
         for run in (language_model, encoder_decoder)
-        for length in (4, 4, 5)
+        for length in (4, 4)
     ]
     prompts = ["line 1", "a longer prompt than the other"]
     with concurrent.futures.ThreadPoolExecutor(len(uses)) as pool:

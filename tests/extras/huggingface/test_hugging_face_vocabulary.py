@@ -171,11 +171,13 @@ def test_fingerprint_changes_with_file_and_arguments(files: dict[str, str]) -> N
     assert copied.encode("a dog").tolist() == made[0].encode("a dog").tolist()
 
 
-def test_an_absent_or_damaged_file_is_named(tmp_path: pathlib.Path) -> None:
+def test_an_absent_or_damaged_file_is_named(files: dict[str, str], tmp_path: pathlib.Path) -> None:
     file = tmp_path / "tokenizer.json"
     with pytest.raises(DataError, match=r"tokenizer_file: cannot read .*tokenizer.json: No such"):
         HuggingFaceVocabulary(str(file))
-    for content in (b"", b"{}", b"\xff", b"[]"):
+    # The package accepts a name without a value.
+    without_value = pathlib.Path(files[LLAMA]).read_bytes().replace(b'"version": "1.0"', b'"1.0"')
+    for content in (b"", b"{}", b"\xff", b"[]", without_value):
         file.write_bytes(content)
         with pytest.raises(DataError, match=r"is not a tokenizer.json, or damaged"):
             HuggingFaceVocabulary(str(file))

@@ -24,6 +24,8 @@ from mtfrun.data.vocabularies.vocabulary import (
 from mtfrun.display.streams import quiet_stderr
 from mtfrun.errors import did_you_mean
 
+_DAMAGED = "{} is not a tokenizer.json, or damaged: "
+_SAVE_AGAIN = "save it again with save_pretrained"
 # End tokens, and unknown tokens, in search order.
 _END_TOKENS = (
     *("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|end|>", "<|im_end|>", "[SEP]"),
@@ -97,7 +99,7 @@ class HuggingFaceVocabulary(FileVocabulary):
         )
         self.fingerprint = hashlib.sha256(content + repr(self._arguments).encode()).hexdigest()
         self._tokenizer = load_tokenizer(tokenizer_file, content)
-        self._settings = json.loads(content.decode("utf-8", "replace"))
+        self._settings = _read_settings(tokenizer_file, content)
         self._added = {
             token["content"]: token["id"] for token in self._settings.get("added_tokens") or []
         }
@@ -281,11 +283,18 @@ def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from part[members] if part["type"] == "Sequence" else [part]
 
 
+def _read_settings(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads(content.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:  # the package ignores some mistakes
+        raise DataError(f"{_DAMAGED.format(name)}{error}; {_SAVE_AGAIN}") from error
+    return settings
+
+
 def load_tokenizer(name: str, content: bytes) -> Any:
     tokenizers = import_package("tokenizers", "HuggingFaceVocabulary")
     text = content.decode("utf-8", "replace")
-    remedy = f"{name} is not a tokenizer.json, or damaged: ", "save it again with save_pretrained"
-    with _package_errors(*remedy), quiet_stderr():
+    with _package_errors(_DAMAGED.format(name), _SAVE_AGAIN), quiet_stderr():
         tokenizer = tokenizers.Tokenizer.from_str(text)
         # The file may enable both.
         tokenizer.no_padding()
