@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import mtfrun, mtfrun_here, succeeded
@@ -24,8 +25,8 @@ DATA_4 = ["--gin_file=layouts/2x2.gin", "--gin.MESH_SHAPE='data:4,model:1'"]
 # All axes of the batch lie across processes, and are split by its outer part first.
 OUTER_2_BY_2 = ["--gin_file=layouts/moe_2d_2x2.gin"]
 
-LM = ["--gin_file=runs/quickstart.gin"]
-MIXTURE = ["--gin_file=runs/moe_quickstart.gin"]
+LM = ["--gin_file=runs/quickstart.gin", "--gin.NUM_LAYERS=1"]
+MIXTURE = ["--gin_file=runs/moe_quickstart.gin", "--gin.NUM_LAYERS=1"]
 DIGITS = ["--gin_file=runs/digits.gin", "--gin.WARMUP_STEPS=5", "--gin.LEARNING_RATE=0.02"]
 
 
@@ -72,11 +73,22 @@ CASES = {
     "mixture-2x2": (MIXTURE, OUTER_2_BY_2),
     "digits-4x1": (DIGITS, DATA_4),
 }
-STEPS = ["--gin.TRAIN_STEPS=20", "--gin.CHECKPOINT_EVERY=10", "--gin.Evaluation.max_batches=4"]
+STEPS = ["--gin.TRAIN_STEPS=10", "--gin.CHECKPOINT_EVERY=5", "--gin.Evaluation.max_batches=4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiles_as_users_do() -> Iterator[None]:
+    """Lets TensorFlow rewrite graphs here too, as in the processes that are compared with this one.
+
+    Otherwise sums are rounded differently, and a mixture sends single tokens to other experts.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 class Trained(NamedTuple):
-    """A run of 20 steps with a checkpoint in the middle."""
+    """A run of 10 steps with a checkpoint in the middle."""
 
     directory: pathlib.Path
     curves: dict[str, list[float]]
@@ -112,7 +124,9 @@ def test_losses_and_gradients_are_those_of_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "processes"), BY_PROCESSES)
+@pytest.mark.parametrize(
+    ("case", "processes"), [("quickstart-2x2", 2), ("mixture-2x2", 4), ("digits-4x1", 2)]
+)
 def test_evaluation_and_decodes_are_those_of_one_process(
     trained: Callable[[str, int], Trained], case: str, processes: int
 ) -> None:
@@ -134,12 +148,12 @@ def test_a_checkpoint_of_two_processes_is_continued_by_any_number(
 ) -> None:
     directory, curves = trained(case, 2)
     shutil.copytree(directory, tmp_path / "run")
-    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-20.*"):
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-10.*"):
         path.unlink()
     model, mesh = CASES[case]
     again = _train(tmp_path / "run", [*model, *STEPS], mesh, number)
     _assert_equal(again, curves, SAME_MESH_TOLERANCE)
-    assert _position(tmp_path / "run", 20) == _position(directory, 20)
+    assert _position(tmp_path / "run", 10) == _position(directory, 10)
 
 
 def _assert_same_lines(several: object, one: object) -> None:
