@@ -169,6 +169,14 @@ def decodes_by_xla(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def decodes_without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets slow tests of many models decode as those of the default suite do."""
+    from mtfrun import mtf  # noqa: PLC0415, as above
+
+    monkeypatch.setattr(mtf.Mesh, "decodes_by_xla", property(lambda mesh: False))
+
+
+@pytest.fixture
 def hangup_not_ignored() -> Iterator[None]:
     """Makes this process and its descendants receive SIGHUP, which is ignored under `nohup`."""
     former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
