@@ -206,10 +206,7 @@ SEARCHED = [name for name in ENCODER_DECODERS if name != "longt5"]  # its decode
 
 @pytest.mark.parametrize(("kind", "name"), STORED)
 def test_logits_loss_and_greedy_ids_are_those_of_transformers(
-    kind: Kind,
-    name: str,
-    import_once: Callable[[str], Imported],
-    request: pytest.FixtureRequest,
+    kind: Kind, name: str, import_once: Callable[[str], Imported], request: pytest.FixtureRequest
 ) -> None:
     if name not in kind.on_mesh:
         request.getfixturevalue("decodes_without_xla")
