@@ -259,7 +259,7 @@ def test_other_configurations_compute_what_transformers_does(
     folder = made_folders[name]
     model = imported_folder(str(folder), folder)
     kind.check(model.opened(), model.case)
-    if kind is KINDS["encoder-decoders"] and not name.startswith("longt5"):
+    if kind is KINDS["encoder-decoders"] and not name.startswith("longt5, local"):
         _assert_same_searches(model.opened(), model.case)
     assert_same_folder(exported(model), folder)
 
