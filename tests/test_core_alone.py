@@ -51,6 +51,7 @@ def test_the_quickstart_trains_evaluates_and_decodes(
 ) -> None:
     run = f"--model_dir={tmp_path}/run"
     flags = ["--gin_file=runs/quickstart.gin", "--gin.TRAIN_STEPS=5", "--gin.NUM_LAYERS=1"]
+    flags += ["--gin.BATCH_SIZE=8", "--gin.Evaluation.max_batches=2"]
     for arguments in (["train", *flags], ["eval"], ["decode", "--prompt=The "]):
         process = _mtfrun(core, *arguments, run)
         assert process.returncode == 0, process.stderr

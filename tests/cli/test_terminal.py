@@ -137,8 +137,7 @@ def test_the_lines_are_those_of_the_recorded_session(interrupted: Shell) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("columns", [80, 150])
-@pytest.mark.parametrize("name", ["interrupt", "evaluation"])
+@pytest.mark.parametrize(("name", "columns"), [("interrupt", 150), ("evaluation", 80)])
 def test_a_recorded_session_is_repeated(name: str, columns: int) -> None:
     assert_repeated(name, columns)
 

@@ -24,10 +24,16 @@ from tests.oracle.packed import unpack
 _PAGES = ("README.md", "docs/index.md", "docs/commands.md")
 # A command with the lines that it prints, as the README shows errors.
 _SHOWN = re.compile(r"^    \$ (mtfrun .*)\n((?:    (?!\$).+\n)+)", re.MULTILINE)
-# Replacements that fit small files and short trainings.
+# Replacements that fit small files, small models and short trainings.
+_SMALL = "--gin.NUM_LAYERS=1 --gin.D_MODEL=32 --gin.D_FF=64 --gin.BATCH_SIZE=4"
 _STAND_INS = {
     "--gin.EXTRA_IDS=100": "--gin.EXTRA_IDS=28",
     "--gin.TRAIN_STEPS=200": "--gin.TRAIN_STEPS=2 --gin.Evaluation.max_batches=1",
+    "--seeds=3": "--seeds=1",
+    "models/resnet.gin": "models/resnet.gin --gin.STAGE_SIZES='[1,1]' --gin.WIDTHS='[8,16]'",
+    "runs/quickstart.gin": f"runs/quickstart.gin {_SMALL}",
+    "models/lm_small.gin": f"models/lm_small.gin {_SMALL}",
+    "models/t5.1.1.tiny.gin": f"models/t5.1.1.tiny.gin {_SMALL}",
 }
 _SHORT = "--gin.TRAIN_STEPS=2 --gin.Evaluation.max_batches=1"
 _PAIRS = [(f"what is {i}", f"it is {i}") for i in range(400)]
@@ -111,21 +117,41 @@ def _run(command: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The files and models that the commands of all sections name."""
+    folder = tmp_path_factory.mktemp("files")
+    _write_files(folder)
+    _write_models(folder)
+    shutil.copytree(folder / "pairs", folder / "tmp")
+    shutil.copytree(folder / "texts/more", folder / "tmp/texts")
+    os.rename(folder / "tmp/all.tsv", folder / "tmp/pairs.tsv")  # noqa: PTH104
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished() -> set[tuple[str, str]]:
+    """Pages, and commands of them that have run in the page's folder."""
+    return set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_commands_of_a_section_run_one_after_the_other(
-    section: str, tmp_path: pathlib.Path
+    section: str, files: pathlib.Path, finished: set[tuple[str, str]]
 ) -> None:
-    _write_files(tmp_path)
-    _write_models(tmp_path)
-    shutil.copytree(tmp_path / "pairs", tmp_path / "tmp")
-    shutil.copytree(tmp_path / "texts/more", tmp_path / "tmp/texts")
-    os.rename(tmp_path / "tmp/all.tsv", tmp_path / "tmp/pairs.tsv")  # noqa: PTH104
+    page = section.partition(":")[0]
+    folder = files.parent / page.replace("/", "-")
+    if not folder.exists():
+        shutil.copytree(files, folder)
     for command in SECTIONS[section]:
         words = command.split("  #")[0]
+        if (page, words) in finished:
+            continue
         is_training = re.search(r"\btrain\b", words)
-        process = _run(f"{words} {_SHORT}" if is_training else words, tmp_path)
+        process = _run(f"{words} {_SHORT}" if is_training else words, folder)
         assert process.returncode == 0, f"{command}\n{process.stderr}"
+        finished.add((page, words))
 
 
 @pytest.mark.parametrize(

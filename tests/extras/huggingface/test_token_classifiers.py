@@ -70,6 +70,7 @@ def _log_probs(model: Imported) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["roberta"], indirect=True)
 def test_words_get_their_likeliest_labels_and_the_score_of_all(
     model: Imported, tmp_path: pathlib.Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_words_get_their_likeliest_labels_and_the_score_of_all(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["roberta"], indirect=True)
 def test_a_tuned_model_is_evaluated_and_exported(model: Imported, tmp_path: pathlib.Path) -> None:
     file, run = tmp_path / "words.jsonl", f"--model_dir={tmp_path}/run"
     texts = [text.split() for text in model.case["texts"].tolist()]
@@ -159,6 +161,7 @@ def test_ids_types_and_logits_are_those_of_transformers(pair_model: Imported) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pair_model", ["bert"], indirect=True)
 def test_decode_prints_the_likeliest_label(pair_model: Imported, tmp_path: pathlib.Path) -> None:
     (tmp_path / "pairs.txt").write_text("".join("\t".join(x) + "\n" for x in _pairs(pair_model)))
     process = mtfrun_here(
@@ -172,6 +175,7 @@ def test_decode_prints_the_likeliest_label(pair_model: Imported, tmp_path: pathl
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pair_model", ["bert"], indirect=True)
 def test_a_tuned_classifier_is_evaluated_and_exported(
     pair_model: Imported, tmp_path: pathlib.Path
 ) -> None:

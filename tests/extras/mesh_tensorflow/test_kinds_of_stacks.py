@@ -103,8 +103,9 @@ def _step(kind: str, mesh_shape: str) -> Step:
     return training_step(_model(KINDS[kind], mesh, EXPERTS), mesh, packed_pairs())
 
 
+# The other kind that halts has more.
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "universal, halting"])
 def test_a_layout_changes_neither_loss_nor_gradients(kind: str) -> None:
     assert_same_step(_step(kind, "data:2,model:2"), _step(kind, ONE_DEVICE))
 
