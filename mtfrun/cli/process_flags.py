@@ -17,10 +17,9 @@ from mtfrun.files import StoreError, is_url, local_copy
 from mtfrun.processes import private_network
 from mtfrun.processes.connection import Address
 from mtfrun.processes.gpus import share_gpus
+from mtfrun.processes.slurm import slurm_processes
 
 _MOST_SECS = 1_000_000
-# The ports at which a step of SLURM listens, below those that systems give to other connections.
-_FIRST_PORT, _NUM_PORTS = 20000, 10000
 # Kinds of paths that are read: a run, or a checkpoint of it as in /tmp/run@100.
 _READ: tuple[PathKind, ...] = ("adapter", "checkpoint", "directory")
 _AT_STEP = re.compile(r"(?P<run>.*)(?P<step>@[a-z0-9]+)")
@@ -66,49 +65,6 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         Address.parse(flags.coordinator)
     if not 0 < flags.join_secs <= _MOST_SECS:
         raise InputError(f"--join_secs={flags.join_secs:g} must be in 0 to {_MOST_SECS}")
-
-
-def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
-    """Returns the number of processes, this process's number, and the coordinator of a SLURM step.
-
-    None without a step of several tasks: `srun` makes steps, a batch script alone does not. The
-    coordinator is the step's first node; its port follows from the job and the step. Source:
-    https://slurm.schedmd.com/srun.html, "output environment variables".
-    """
-
-    def number(name: str, default: str = "") -> int:
-        text = environment.get(name, default)
-        if not re.fullmatch(r"[0-9]{1,18}", text):
-            raise unusable(name)
-        return int(text)
-
-    def unusable(name: str) -> InputError:
-        value = f"is {environment[name]!r}" if name in environment else "is missing"
-        return InputError(
-            f"SLURM's variable {name} {value}: start the tasks with srun, or give --num_processes "
-            "(1 for a process alone), --process_id and --coordinator"
-        )
-
-    tasks = number("SLURM_STEP_NUM_TASKS", "1")
-    if tasks == 1:
-        return None
-    job, step = number("SLURM_JOB_ID"), number("SLURM_STEP_ID", "0")
-    host = first_host(environment.get("SLURM_STEP_NODELIST", ""))
-    if not host:
-        raise unusable("SLURM_STEP_NODELIST")
-    port = _FIRST_PORT + (job + 31 * step) % _NUM_PORTS
-    return [tasks, number("SLURM_PROCID"), f"{host}:{port}"]
-
-
-def first_host(nodes: str) -> str:
-    """Returns the first host of a list as SLURM abbreviates it.
-
-    >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
-    ('node003', 'a1', 'r1n4-ib')
-    """
-    match = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
-    name = match[0] if match else nodes
-    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", name)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Mixtures of experts: layers of one and two levels and without a capacity, gates, dispatch."""
 
+from mtfrun.models.moe.auxiliary_losses import load_balancing_loss as load_balancing_loss
 from mtfrun.models.moe.capacity import Candidate as Candidate
 from mtfrun.models.moe.capacity import Capacity as Capacity
 from mtfrun.models.moe.capacity import dispatch_in_order as dispatch_in_order
@@ -29,6 +30,5 @@ from mtfrun.models.moe.routing import Choice as Choice
 from mtfrun.models.moe.routing import Gate as Gate
 from mtfrun.models.moe.routing import GateContext as GateContext
 from mtfrun.models.moe.routing import Routing as Routing
-from mtfrun.models.moe.routing import load_balancing_loss as load_balancing_loss
 from mtfrun.models.moe.routing import make_routing as make_routing
 from mtfrun.models.transformer.feedforward import SharedExpert as SharedExpert

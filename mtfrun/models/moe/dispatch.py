@@ -3,13 +3,18 @@
 By index, in a time linear in the tokens: a slot has at most one token, a token has a slot for every
 choice, so that both directions and both gradients are gathers. Dimensions of a `shape` may be in
 any order, rows last.
+
+With expert parallelism, two all-to-alls stand around the experts: `apply_experts`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.layers import Call
+from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.routing import Choice, Routing
 
 
@@ -86,3 +91,37 @@ def _gates_of_slots(gates: list[mtf.Tensor], routing: Routing, shape: mtf.Shape)
     flat = mtf.reshape(stacked, routing.batch + sources)
     gates_of_slots = mtf.gather_rows(flat, [(sources, source)], shape)
     return gates_of_slots * mtf.to_float(mtf.greater_equal(source, 0))
+
+
+def apply_experts(
+    experts: Experts,
+    slots: mtf.Tensor,
+    expert: mtf.Dimension,
+    groups: mtf.Dimension,
+    call: Call,
+    noise: mtf.Tensor | None = None,
+) -> mtf.Tensor:
+    """Returns the outputs {expert_unsplit, ..., groups, ..., n} of the experts for their slots.
+
+    The two reshapes before and after the experts move the split between groups and experts, which
+    is an all-to-all where both are on the same mesh axis. Lepikhin et al. 2020, arXiv:2006.16668,
+    algorithm 2.
+
+    Args:
+      slots: {expert_unsplit, ..., groups, ..., d_model}; the first dimension has no layout rule.
+      groups: the dimension of the groups that share the mesh axis with the experts.
+      noise: {expert_unsplit, ..., groups, ...} int32, the numbers that seed dropout in the experts;
+        None for the slots' indices.
+    """
+    expert_unsplit, *dims, _ = slots.shape.dims
+    axis = slots.mesh.axis_of(expert)
+    moved_groups = groups
+    if axis is not None and axis == slots.mesh.axis_of(groups):
+        # Under a name without a layout rule: every device has the slots of all groups then.
+        moved_groups = mtf.Dimension(f"{groups.name}_unsplit", groups.size)
+    moved = [expert, *(moved_groups if dim == groups else dim for dim in slots.shape.dims[1:])]
+    if noise is not None and call.key is not None:
+        key = call.key.fold_in(mtf.reshape(noise, moved[:-1]))
+        call = dataclasses.replace(call, key=key)
+    outputs = experts(mtf.reshape(slots, moved), call)
+    return mtf.reshape(outputs, [expert_unsplit, *dims, experts.output_dim])

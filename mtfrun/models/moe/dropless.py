@@ -14,7 +14,8 @@ from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
-from mtfrun.models.moe.experts import Experts, apply_experts
+from mtfrun.models.moe.dispatch import apply_experts
+from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import Mixture, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Choice, GateContext, Routing

@@ -1,8 +1,7 @@
-"""Experts: feed-forward layers with a dimension of experts, and expert parallelism."""
+"""Experts: feed-forward layers with a dimension of experts."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
@@ -80,37 +79,3 @@ def _times(hidden: mtf.Tensor, mask: mtf.Tensor | None) -> mtf.Tensor:
     if mask is None:
         return hidden
     return mtf.multiply(hidden, mtf.cast(mask, hidden.dtype), output_shape=hidden.shape)
-
-
-def apply_experts(
-    experts: Experts,
-    slots: mtf.Tensor,
-    expert: mtf.Dimension,
-    groups: mtf.Dimension,
-    call: Call,
-    noise: mtf.Tensor | None = None,
-) -> mtf.Tensor:
-    """Returns the outputs {expert_unsplit, ..., groups, ..., n} of the experts for their slots.
-
-    The two reshapes before and after the experts move the split between groups and experts, which
-    is an all-to-all where both are on the same mesh axis. Lepikhin et al. 2020, arXiv:2006.16668,
-    algorithm 2.
-
-    Args:
-      slots: {expert_unsplit, ..., groups, ..., d_model}; the first dimension has no layout rule.
-      groups: the dimension of the groups that share the mesh axis with the experts.
-      noise: {expert_unsplit, ..., groups, ...} int32, the numbers that seed dropout in the experts;
-        None for the slots' indices.
-    """
-    expert_unsplit, *dims, _ = slots.shape.dims
-    axis = slots.mesh.axis_of(expert)
-    moved_groups = groups
-    if axis is not None and axis == slots.mesh.axis_of(groups):
-        # Under a name without a layout rule: every device has the slots of all groups then.
-        moved_groups = mtf.Dimension(f"{groups.name}_unsplit", groups.size)
-    moved = [expert, *(moved_groups if dim == groups else dim for dim in slots.shape.dims[1:])]
-    if noise is not None and call.key is not None:
-        key = call.key.fold_in(mtf.reshape(noise, moved[:-1]))
-        call = dataclasses.replace(call, key=key)
-    outputs = experts(mtf.reshape(slots, moved), call)
-    return mtf.reshape(outputs, [expert_unsplit, *dims, experts.output_dim])

@@ -8,15 +8,9 @@ from typing import NamedTuple, Protocol
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, Range, check_fields, check_range
+from mtfrun.models.moe.auxiliary_losses import load_balancing_loss
 from mtfrun.models.moe.capacity import EPSILON, Candidate, dispatch_in_order, rank_tokens
-from mtfrun.models.moe.routing import (
-    Choice,
-    GateContext,
-    Routing,
-    apply_mask,
-    load_balancing_loss,
-    make_routing,
-)
+from mtfrun.models.moe.routing import Choice, GateContext, Routing, apply_mask, make_routing
 
 # More than scores differ.
 _LOWER = 1e9

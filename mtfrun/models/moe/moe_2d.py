@@ -28,7 +28,8 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.experts import Experts, apply_experts
+from mtfrun.models.moe.dispatch import apply_experts
+from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from mtfrun import mtf
+from mtfrun.models.moe.auxiliary_losses import load_balancing_loss
 from mtfrun.models.moe.capacity import (
     EPSILON,
     Candidate,
@@ -24,14 +25,7 @@ from mtfrun.models.moe.gates import (
     top_2_balancing_loss,
     top_2_candidates,
 )
-from mtfrun.models.moe.routing import (
-    Choice,
-    GateContext,
-    Routing,
-    apply_mask,
-    load_balancing_loss,
-    make_routing,
-)
+from mtfrun.models.moe.routing import Choice, GateContext, Routing, apply_mask, make_routing
 
 
 @dataclasses.dataclass(frozen=True)
