@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mtfrun.configuration.entry_points import entry_points, load_entry_points
 from mtfrun.errors import InputError, checks
 from mtfrun.errors.untrusted import is_directory
 from mtfrun.files import is_url
@@ -23,6 +26,8 @@ PathKind = (
     | Literal["new file", "new directory"]
 )
 """What a flag that is declared with `path=` must name; see `check_paths`."""
+GROUP = "mtfrun.commands"
+"""The group of entry points that name modules with COMMANDS."""
 
 
 class Command(NamedTuple):
@@ -59,6 +64,21 @@ class Command(NamedTuple):
     around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
         contextlib.nullcontext()
     )
+
+
+@functools.cache
+def added_modules() -> Mapping[str, Any]:
+    """Returns the modules with COMMANDS that entry points name; a broken entry is a warning."""
+    modules = {}
+    for entry, module in load_entry_points(GROUP).items():
+        commands = getattr(module, "COMMANDS", None)
+        if isinstance(commands, Sequence) and all(isinstance(x, Command) for x in commands):
+            modules[entry] = module
+        else:
+            what = f"{entry_points(GROUP)[entry][0]} has a broken entry point {entry!r}"
+            reason = "which is ignored: it must name a module whose COMMANDS is a list of Command"
+            logging.getLogger(__name__).warning("the distribution %s, %s", what, reason)
+    return modules
 
 
 GIN_HELP = """\

@@ -26,7 +26,7 @@ from mtfrun.cli.commands import (
 )
 from mtfrun.cli.commands import eval as eval_command
 from mtfrun.cli.process_flags import add_process_flags, check_processes
-from mtfrun.configuration.entry_points import entry_points, load_entry_points
+from mtfrun.configuration.entry_points import entry_points
 from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.errors import InputError, did_you_mean, shorten
 from mtfrun.errors.url_secrets import mask_urls
@@ -70,7 +70,6 @@ _MODULES = (
 )
 _METAVARS: dict[cli.PathKind, str] = {"input": "FILE", "new file": "FILE", "model": "PATH"}
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
-_GROUP = "mtfrun.commands"
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 
 
@@ -83,8 +82,8 @@ def all_commands() -> dict[str, cli.Command]:
     """
     commands = {command.name: command for module in _MODULES for command in module.COMMANDS}
     sources = dict.fromkeys(commands, "mtfrun")
-    for entry, module in load_entry_points(_GROUP).items():
-        source = f"{entry!r} of {entry_points(_GROUP)[entry][0]}"
+    for entry, module in cli.added_modules().items():
+        source = f"{entry!r} of {entry_points(cli.GROUP)[entry][0]}"
         for command in module.COMMANDS:
             if command.name in commands:
                 both = f"{sources[command.name]} and {source}"
@@ -97,7 +96,7 @@ def all_commands() -> dict[str, cli.Command]:
 def _groups() -> dict[str, str]:
     """Returns the descriptions of first words that have several commands."""
     groups = dict(_GROUPS)
-    for module in load_entry_points(_GROUP).values():
+    for module in cli.added_modules().values():
         groups |= getattr(module, "GROUPS", {})
     return groups
 

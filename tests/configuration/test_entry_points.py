@@ -55,11 +55,12 @@ def test_a_distribution_adds_a_command(tmp_path: pathlib.Path) -> None:
     assert (process.returncode, process.stdout) == (0, "greetings\n")
 
 
+@pytest.mark.parametrize("module", ["not_there", "tiny_schedules"])
 def test_a_broken_entry_is_one_warning_with_the_name_of_its_distribution(
-    tmp_path: pathlib.Path,
+    module: str, tmp_path: pathlib.Path
 ) -> None:
     _install(tmp_path / "site", "tiny", *_GREET)
-    _install(tmp_path / "site", "wrong", "mtfrun.commands", "other", "not_there")
+    _install(tmp_path / "site", "wrong", "mtfrun.commands", "other", module)
     process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
     assert (process.returncode, process.stdout) == (0, "greetings\n")
     (line,) = process.stderr.splitlines()

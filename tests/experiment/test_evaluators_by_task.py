@@ -136,6 +136,33 @@ def test_decodes_have_the_metrics_of_their_task() -> None:
     assert set(predictions) <= {-1, 0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (0.5, "the metric half returned 0.5: return a dict"),
+        ({"a": "b"}, "'b': metrics are numbers"),
+    ],
+)
+def test_a_metric_that_returns_no_numbers_by_name_is_named(returned: Any, message: str) -> None:
+    def half(targets: Sequence[object], predictions: Sequence[object]) -> Any:
+        return returned
+
+    experiment = small_experiment(_label_task(["yes", "no"], metrics=[half]))
+    decoded = functools.partial(DecodedPairs, num_decodes=2)
+    with pytest.raises(InputError, match=message):
+        Evaluation(experiment, batch_size=4, evaluators=[decoded])(0)
+
+
+def test_what_an_evaluator_returns_is_checked() -> None:
+    class Wrong(DecodedPairs):
+        def __call__(self, context: EvaluationContext) -> Any:
+            return {"a": 1.0}
+
+    experiment = small_experiment(_label_task(["yes", "no"]))
+    with pytest.raises(InputError, match="Wrong returned dict: an evaluator returns"):
+        Evaluation(experiment, batch_size=4, evaluators=[Wrong])(0)
+
+
 def _likeliest_labels() -> list[str]:
     """Returns the labels that an untrained model finds likeliest, scored one by one."""
     inference = small_experiment(_label_task(["no"] * len(LETTERS))).inference

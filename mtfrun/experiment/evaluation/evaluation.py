@@ -16,6 +16,7 @@ from mtfrun.configuration.statements import Binding
 from mtfrun.data import INPUTS, TARGETS, DataError, TextData
 from mtfrun.data.images.image_data import LABELS
 from mtfrun.display import progress
+from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.model_metrics import MetricMeans, ModelMetrics, Sums
@@ -211,6 +212,7 @@ class Evaluation:
             if is_finite or not evaluator.uses_model:
                 with progress.waiting(f"evaluating {type(evaluator).__name__}"):
                     results.append(evaluator(context))
+                    _check_result(evaluator, results[-1])
                 metrics |= results[-1].metrics
         if details is not None:
             if examples := {name: n for x in results for name, n in x.examples.items()}:
@@ -270,6 +272,21 @@ CONFUSION, CLASS_ACCURACY = "confusion", "class_accuracy"
 
 # The column of predictions that are not a label.
 _OTHER = "(other)"
+
+
+def _check_result(evaluator: Evaluator, result: object) -> None:
+    """Raises InputError unless a user's evaluator returns what it must."""
+    name = type(evaluator).__name__
+    if not isinstance(result, EvaluationResult):
+        what = f"{name} returned {type(result).__name__}"
+        raise InputError(f"{what}: an evaluator returns an EvaluationResult")
+    for metric, value in result.metrics.items():
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"the metric {metric!r} of {name} is {value!r}: metrics are numbers"
+            ) from None
 
 
 def class_counts(

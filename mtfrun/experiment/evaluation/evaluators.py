@@ -156,7 +156,13 @@ class DecodedPairs(TextEvaluator):
         values = list(map(task.reference_of, examples)), list(map(task.postprocess, outputs))
         metrics: dict[str, float] = {}
         for metrics_of in task.metrics or self.metrics:
-            metrics |= metrics_of(*values)
+            found: object = metrics_of(*values)
+            if not isinstance(found, Mapping):
+                name = getattr(metrics_of, "__name__", repr(metrics_of))
+                raise InputError(
+                    f"the metric {name} returned {found!r}: return a dict of numbers by name"
+                )
+            metrics |= found
         encode = data.vocabulary.encode
         metrics["token_accuracy"] = token_accuracy(
             [encode(text) for text in targets], [encode(text) for text in outputs]
