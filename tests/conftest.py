@@ -54,8 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     elif is_worker or not config.getoption("numprocesses", default=None):
         _make_virtual_devices()
         _compile_without_rewriting()
-        if config.getoption("markexpr") == "not slow":
-            _decode_without_xla()
+        _decode_without_xla()
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
@@ -151,8 +150,8 @@ def _compile_without_rewriting() -> None:
 def _decode_without_xla() -> None:
     """Lets TensorFlow run the programs that decode, which XLA compiles for seconds.
 
-    Slow tests, and commands in processes of their own, decode as users do, and so do tests that
-    use `decodes_by_xla`.
+    Commands in processes of their own decode as users do, and so do tests that use
+    `decodes_by_xla`.
     """
     from mtfrun import mtf  # noqa: PLC0415, as above
 
@@ -166,14 +165,6 @@ def decodes_by_xla(monkeypatch: pytest.MonkeyPatch) -> None:
 
     is_on_one_device = property(lambda mesh: not mesh.is_distributed)
     monkeypatch.setattr(mtf.Mesh, "decodes_by_xla", is_on_one_device)
-
-
-@pytest.fixture
-def decodes_without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets slow tests of many models decode as those of the default suite do."""
-    from mtfrun import mtf  # noqa: PLC0415, as above
-
-    monkeypatch.setattr(mtf.Mesh, "decodes_by_xla", property(lambda mesh: False))
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ def test_every_kind_of_model_and_search_has_the_same_outputs(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("decodes_by_xla")
 def test_prompts_of_consecutive_calls_share_a_beginning(tmp_path: pathlib.Path) -> None:
     shared = make_decoding(tmp_path, ONE_DEVICE, "rotary", speed=SHARE)
     for prompt in PROMPTS[:3]:

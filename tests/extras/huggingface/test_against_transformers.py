@@ -141,7 +141,7 @@ class Kind:
 
     `quick` are those of the default suite. Neither a layout nor XLA changes what a layer computes,
     which tests/layers checks: `on_mesh` are the kinds of attention, positions and experts. They
-    also decode by XLA.
+    also decode by XLA, if they are slow.
     """
 
     program: str
@@ -208,8 +208,8 @@ SEARCHED = [name for name in ENCODER_DECODERS if name != "longt5"]  # its decode
 def test_logits_loss_and_greedy_ids_are_those_of_transformers(
     kind: Kind, name: str, import_once: Callable[[str], Imported], request: pytest.FixtureRequest
 ) -> None:
-    if name not in kind.on_mesh:
-        request.getfixturevalue("decodes_without_xla")
+    if name in kind.on_mesh and name not in kind.quick:
+        request.getfixturevalue("decodes_by_xla")
     model = import_once(name)
     kind.check(model.opened(), model.case)
 
@@ -249,7 +249,6 @@ def made_folders(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("decodes_without_xla")
 @pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind in KINDS.values() for name in models_of(kind.path)]
 )
@@ -271,8 +270,8 @@ def test_other_configurations_compute_what_transformers_does(
 def test_greedy_and_beam_search_find_what_transformers_finds(
     name: str, mesh: str, import_once: Callable[[str], Imported], request: pytest.FixtureRequest
 ) -> None:
-    if name not in KINDS["encoder-decoders"].on_mesh:
-        request.getfixturevalue("decodes_without_xla")
+    if name in KINDS["encoder-decoders"].on_mesh:
+        request.getfixturevalue("decodes_by_xla")
     model = import_once(name)
     _assert_same_searches(model.opened(mesh), model.case)
 

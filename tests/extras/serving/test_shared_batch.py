@@ -161,6 +161,7 @@ def test_rows_that_join_and_leave_have_the_ids_that_they_have_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("decodes_by_xla")
 @pytest.mark.parametrize(("kind", "reads_start"), [("rotary", False), ("mixture", True)])
 def test_settings_of_rows_and_kinds_of_models(kind: str, reads_start: bool) -> None:
     model = _model(ONE_DEVICE, kind, reads_start)

@@ -61,7 +61,6 @@ def test_a_draft_is_a_run_its_step_or_a_lookup(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("decodes_without_xla")
 def test_a_draft_reads_common_beginnings_once(tmp_path: pathlib.Path) -> None:
     speed = dataclasses.replace(SHARE, draft=Lookup())
     search = decoding.Search(temperature=1.0)
