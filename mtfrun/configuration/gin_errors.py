@@ -38,24 +38,26 @@ def explained(imports: _ImportedModules, flag: str | None = None) -> Iterator[No
         for pattern, explanation in _EXPLANATIONS:
             if match := re.search(pattern, first_line):
                 raise ConfigError(f"{where}: {explanation(match, imports)}") from None
-        if _is_of_own_module(error):
+        if place_in_own_module(error):
             raise
         what = first_line or type(error).__name__
         raise ConfigError(f"{where}: not a configuration: {what}") from None
 
 
-def _is_of_own_module(error: Exception) -> bool:
-    """Returns whether an exception has passed a module of the user, who needs its traceback."""
-    modules = (
-        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
-    return not _LIBRARIES.issuperset(str(module).partition(".")[0] for module in modules)
+def place_in_own_module(error: BaseException) -> str | None:
+    """Returns "file:line" of the last module of the user that an exception has passed, if any."""
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] not in _LIBRARIES:
+            place = f"{short_path(frame.f_code.co_filename)}:{line}"
+    return place
 
 
 def explain_call(error: Exception) -> ConfigError | None:
     """Returns the error of a class of mtfrun that was called with values of wrong kinds."""
     call = _CALL.search(str(error))
-    if call is None or _is_of_own_module(error):
+    if call is None or place_in_own_module(error):
         return None
     kind = type(error).__name__
     reason = str(error)[: call.start()].split("\n")[0].strip()

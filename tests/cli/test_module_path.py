@@ -45,3 +45,21 @@ def test_the_configuration_of_a_run_does_not_extend_the_path(
     allowed = ["--gin_allow_imports=models_of_this_folder"]
     assert main(["eval", f"--model_dir={language_model_run}", *allowed]) == 0
     assert sys.path == [*before, str(pathlib.Path.cwd())]
+
+
+def test_the_line_of_a_mistake_in_a_module_of_ones_own_is_named(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models_of_this_folder.py").write_text(
+        "from mtfrun import mtf\n"
+        "def mine():\n"
+        '    return mtf.Shape([mtf.Dimension("d_model", 8)]).index(mtf.Dimension("d_mode", 8))\n'
+    )
+    (tmp_path / "mine.gin").write_text(
+        "from __gin__ import dynamic_registration\nfrom mtfrun import data\n"
+        "import models_of_this_folder\n"
+        "data.Task.vocabulary = @models_of_this_folder.mine()\n"
+    )
+    assert main(["train", "--dry_run", *LM, "--gin_file=mine.gin"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("did you mean 'd_model'? (models_of_this_folder.py:3)"), line
