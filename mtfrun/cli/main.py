@@ -17,7 +17,6 @@ from mtfrun.cli.paths import check_paths
 from mtfrun.cli.process_flags import join_processes, local_directories, replace_url
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
-from mtfrun.configuration.gin_errors import place_in_own_module
 from mtfrun.display import progress, streams
 from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import ExitCode, LayoutError, ShapeError, is_input_error
@@ -61,8 +60,11 @@ def _report_error(error: Exception, *, debug: bool) -> int:
         is_lost = isinstance(error, processes.ProcessesError)
         code = ExitCode.LOST_PROCESS if is_lost else ExitCode.BAD_INPUT
         line = one_line(error)
-        if isinstance(error, ShapeError | LayoutError) and (place := place_in_own_module(error)):
-            line += f" ({place})"  # the layer of the user that made the call
+        if isinstance(error, ShapeError | LayoutError):
+            from mtfrun.configuration.gin_errors import place_in_own_module  # noqa: PLC0415 - gin
+
+            if place := place_in_own_module(error):
+                line += f" ({place})"  # the layer of the user that made the call
         if processes.fail(line):  # not if the first process prints the same error
             if debug:
                 traceback.print_exc()

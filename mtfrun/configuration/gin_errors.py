@@ -48,7 +48,9 @@ def place_in_own_module(error: BaseException) -> str | None:
     """Returns "file:line" of the last module of the user that an exception has passed, if any."""
     place = None
     for frame, line in traceback.walk_tb(error.__traceback__):
-        name = str(frame.f_globals.get("__name__", ""))
+        # `python -m` calls a module __main__, except in its __spec__.
+        spec = frame.f_globals.get("__spec__")
+        name = str(spec.name if spec else frame.f_globals.get("__name__", ""))
         if name.partition(".")[0] not in _LIBRARIES:
             place = f"{short_path(frame.f_code.co_filename)}:{line}"
     return place
