@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import logging
 import os
 import pathlib
 import re
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mtfrun.configuration.entry_points import entry_points, load_entry_points
+from mtfrun.configuration.entry_points import load_entry_points, warn_of_broken
 from mtfrun.errors import InputError, checks
 from mtfrun.errors.untrusted import is_directory
 from mtfrun.files import is_url
@@ -75,9 +74,9 @@ def added_modules() -> Mapping[str, Any]:
         if isinstance(commands, Sequence) and all(isinstance(x, Command) for x in commands):
             modules[entry] = module
         else:
-            what = f"{entry_points(GROUP)[entry][0]} has a broken entry point {entry!r}"
-            reason = "which is ignored: it must name a module whose COMMANDS is a list of Command"
-            logging.getLogger(__name__).warning("the distribution %s, %s", what, reason)
+            warn_of_broken(
+                GROUP, entry, "it must name a module whose COMMANDS is a list of Command"
+            )
     return modules
 
 

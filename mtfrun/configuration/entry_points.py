@@ -49,16 +49,20 @@ def load_entry_points(group: str) -> Mapping[str, Any]:
     An entry of an extra that imports a deleted extra is left out without a warning.
     """
     objects = {}
-    for name, (distribution, point) in entry_points(group).items():
+    for name, (_, point) in entry_points(group).items():
         try:
             objects[name] = point.load()
         except Exception as error:
-            what = f"the distribution {distribution} has a broken entry point {name!r}"
-            reason = f"which is ignored: {type(error).__name__}: {error}"
-            is_deleted = isinstance(error, ModuleNotFoundError) and _EXTRAS in str(error.name)
-            level = logging.DEBUG if is_deleted else logging.WARNING
-            logging.getLogger(__name__).log(level, "%s of the group %s, %s", what, group, reason)
+            if not (isinstance(error, ModuleNotFoundError) and _EXTRAS in str(error.name)):
+                warn_of_broken(group, name, f"{type(error).__name__}: {error}")
     return objects
+
+
+def warn_of_broken(group: str, name: str, reason: str) -> None:
+    """Warns that an entry point is left out, with the name of its distribution."""
+    what = f"the distribution {entry_points(group)[name][0]} has a broken entry point {name!r}"
+    line = "%s of the group %s, which is ignored: %s"
+    logging.getLogger(__name__).warning(line, what, group, reason)
 
 
 @functools.cache

@@ -23,15 +23,20 @@ def _program(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "models_of_this_folder", raising=False)
 
 
-def test_a_gin_file_imports_from_the_working_directory(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _dry_run(tmp_path: pathlib.Path, vocabulary: str) -> int:
+    """Returns the exit code with a vocabulary of the module of this folder."""
     (tmp_path / "mine.gin").write_text(
         "from __gin__ import dynamic_registration\nfrom mtfrun import data\n"
         "import models_of_this_folder\n"
-        "data.Task.vocabulary = @models_of_this_folder.Mine()\n"
+        f"data.Task.vocabulary = @models_of_this_folder.{vocabulary}()\n"
     )
-    assert main(["train", "--dry_run", *LM, "--gin_file=mine.gin"]) == 0, capsys.readouterr().err
+    return main(["train", "--dry_run", *LM, "--gin_file=mine.gin"])
+
+
+def test_a_gin_file_imports_from_the_working_directory(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _dry_run(tmp_path, "Mine") == 0, capsys.readouterr().err
     # Installed modules come first: a file tensorflow.py does not replace TensorFlow.
     assert sys.path[-1] == str(tmp_path)
 
@@ -55,11 +60,6 @@ def test_the_line_of_a_mistake_in_a_module_of_ones_own_is_named(
         "def mine():\n"
         '    return mtf.Shape([mtf.Dimension("d_model", 8)]).index(mtf.Dimension("d_mode", 8))\n'
     )
-    (tmp_path / "mine.gin").write_text(
-        "from __gin__ import dynamic_registration\nfrom mtfrun import data\n"
-        "import models_of_this_folder\n"
-        "data.Task.vocabulary = @models_of_this_folder.mine()\n"
-    )
-    assert main(["train", "--dry_run", *LM, "--gin_file=mine.gin"]) == 2
+    assert _dry_run(tmp_path, "mine") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("did you mean 'd_model'? (models_of_this_folder.py:3)"), line

@@ -126,15 +126,15 @@ def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
     _python("docs/random_models.py", form, directory / "made")
     flags = [f"--from={directory / 'made'}", f"--model_dir={directory / 'imported'}"]
     assert mtfrun_here("import", *flags).returncode == 0
-    (directory / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in WORDS.items()))
+    pairs = directory / "pairs.tsv"
+    pairs.write_text("".join(f"{a}\t{b}\n" for a, b in WORDS.items()))
     # A language model reads both texts in one row.
     rows = ["data/delimited_pairs.gin"] if form == "llama" else []
     lengths: dict[str, Any] = {"SEQUENCE_LENGTH": 20} if rows else {}
-    pairs = str(directory / "pairs.tsv")
     return mtfrun.train(
         [str(directory / "imported/config.gin"), "data/tsv_pairs.gin", *rows],
         model_dir=directory / "tuned",
-        TSV_FILES={"train": pairs, "validation": pairs},
+        TSV_FILES=dict.fromkeys(("train", "validation"), str(pairs)),
         INPUTS_LENGTH=4,
         TARGETS_LENGTH=16,
         **lengths,

@@ -14,7 +14,6 @@ from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
-from mtfrun.models.moe.dispatch import apply_experts
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import Mixture, shares_of
 from mtfrun.models.moe.router import Router
@@ -191,7 +190,7 @@ class DroplessMoE(Mixture):
         source = None
         if call.training and call.key is not None:
             source = _source_of_slot(routing, slots)
-        outputs = apply_experts(self.experts, inputs, self._experts, groups, call, source)
+        outputs = dispatch.apply_experts(self.experts, inputs, self._experts, groups, call, source)
         output_shape = mtf.Shape([*x.shape.dims[:-1], self.experts.output_dim])
         return dispatch.to_tokens(outputs, routing, output_shape)
 

@@ -8,7 +8,6 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch import apply_experts
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
@@ -90,7 +89,7 @@ class MoE1D(CapacityMixture):
         inputs = dispatch.to_slots(
             x, routing, mtf.Shape([routing.experts, *outer, groups, capacity, self._d_model])
         )
-        outputs = apply_experts(self.experts, inputs, self._experts, groups, call)
+        outputs = dispatch.apply_experts(self.experts, inputs, self._experts, groups, call)
         return dispatch.to_tokens(
             outputs, routing, mtf.Shape([*outer, groups, group, self.experts.output_dim])
         )

@@ -28,7 +28,6 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch import apply_experts
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
@@ -183,7 +182,7 @@ class MoE2D(CapacityMixture):
         slots_y = dispatch.to_slots(y, inner, shape_y)
         # Second all-to-all, from groups_y to expert_y, and the third, back.
         # {expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_output}
-        slots_y = apply_experts(self.experts, slots_y, expert_y, groups_y, call)
+        slots_y = dispatch.apply_experts(self.experts, slots_y, expert_y, groups_y, call)
         # {expert_x, groups_y, group_size_y, d_output}
         y = dispatch.to_tokens(slots_y, inner, tokens_y + d_output)
 

@@ -120,8 +120,8 @@ def _check(result: dict[str, Any], found: tuple[int, str], kind: str, name: str 
         ("AVERAGE_DECAY=0.9", UPDATES, None),
         ("Training.optimizer=@optim.Sgd()", UPDATES, "experiment.Training.optimizer"),
         ("DROPOUT_RATE=0.1", LOSS, None),
-        ("RMSNorm.epsilon=0.1", LOSS, "transformer.RMSNorm.epsilon"),
-        ("LEARNING_RATE=0.03", UPDATES, None),
+        ("RMSNorm.epsilon=1e-5", LOSS, "transformer.RMSNorm.epsilon"),
+        ("LEARNING_RATE=0.021", UPDATES, None),
         ("TrainOptions.clip_norm=0.1", UPDATES, "training.TrainOptions.clip_norm"),
     ],
 )
