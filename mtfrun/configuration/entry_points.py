@@ -1,8 +1,6 @@
 """Entry points, with which the extras of mtfrun and other distributions add to it.
 
-The groups are "mtfrun.commands", "mtfrun.importers", "mtfrun.exporters", "mtfrun.gin",
-"mtfrun.checkpoint_names", "mtfrun.hooks" and "mtfrun.inference_flags"; docs/extending.md says what
-an entry of each names.
+docs/extending.md says what an entry of each group names.
 """
 
 from __future__ import annotations
@@ -20,6 +18,10 @@ from typing import Any
 from mtfrun.errors import InputError
 
 _OURS = "mtfrun."  # the beginning of the names of our groups
+_GROUPS = (
+    *("mtfrun.commands", "mtfrun.importers", "mtfrun.exporters", "mtfrun.gin", "mtfrun.hooks"),
+    *("mtfrun.checkpoint_names", "mtfrun.inference_flags"),
+)
 _EXTRAS = "mtfrun.extras."
 
 
@@ -82,4 +84,9 @@ def _by_distribution() -> list[tuple[str, metadata.EntryPoints]]:
         # Parsing hundreds of distributions would take 20 ms.
         if _OURS in (distribution.read_text("entry_points.txt") or ""):
             points.setdefault(distribution.name, distribution.entry_points)
+    for name, entries in points.items():
+        for group in sorted(entries.groups):
+            if group.startswith(_OURS) and group not in _GROUPS:
+                line = "the distribution %s has entries of the unknown group %s; the groups are %s"
+                logging.getLogger(__name__).warning(line, name, group, ", ".join(_GROUPS))
     return sorted(points.items(), key=lambda item: item[0] != "mtfrun")

@@ -67,6 +67,15 @@ def test_a_broken_entry_is_one_warning_with_the_name_of_its_distribution(
     assert line.startswith("mtfrun: warning: the distribution wrong has a broken entry point")
 
 
+def test_a_misspelt_group_is_one_warning(tmp_path: pathlib.Path) -> None:
+    _install(tmp_path / "site", "tiny", *_GREET)
+    _install(tmp_path / "site", "wrong", "mtfrun.command", "other", "command")
+    process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (0, "greetings\n")
+    (line,) = process.stderr.splitlines()
+    assert "the distribution wrong has entries of the unknown group mtfrun.command;" in line
+
+
 def test_a_command_that_two_distributions_have_is_an_error_with_both_names(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -127,16 +127,10 @@ def observe(
         experiment.init_checkpoint(state.model.base_variables(), state.model.vocabulary_sizes)
     variables, updated = changed_variables(state), optimizer_variables(state)
     train_steps = train_steps_function(state, options, with_gradients=True)
+    update = _update_function(state, options.clip_norm)
     one = mtf.constant(state.mesh, 1, dtype=tf.int32)
     losses, gradients, evaluations = [], [], {}
     values: list[Values] = [mtf.to_numpy(variables)]
-
-    @mtf.function
-    def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
-        if options.clip_norm is not None:
-            gradients, _ = optim.clip_by_global_norm(gradients, options.clip_norm)
-        for variable, value in state.optimizer.update(gradients, step).items():
-            mtf.assign(variable, mtf.cast(value, variable.dtype))
 
     def begin(step: int) -> None:
         if expected is not None:
@@ -152,11 +146,7 @@ def observe(
             if step == 0:
                 evaluations[0] = _evaluate(state.model, batch)
             record = mtf.to_numpy(train_steps(batch, one))
-            sums = {**record.metrics, OBJECTIVE: record.objective}
-            # A batch that is all padding has no weight.
-            losses.append(
-                {n: float(x[0] / (w[0] or 1.0)) for n, (x, w) in sums.items() if n in _LOSSES}
-            )
+            losses.append(_losses({**record.metrics, OBJECTIVE: record.objective}))
             gradients.append({path: x[0] for path, x in record.gradients.items()})
             after = mtf.to_numpy(variables)
             if expected is not None:
@@ -177,6 +167,26 @@ def observe(
         evaluations,
         *_decode(training.experiment, decodes, decode_length),
     )
+
+
+def _update_function(
+    state: TrainState, clip_norm: float | None
+) -> Callable[[Mapping[str, mtf.Tensor], mtf.Tensor], None]:
+    """Returns the optimizer's part of a training step, of gradients by path and the step."""
+
+    @mtf.function
+    def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
+        if clip_norm is not None:
+            gradients, _ = optim.clip_by_global_norm(gradients, clip_norm)
+        for variable, value in state.optimizer.update(gradients, step).items():
+            mtf.assign(variable, mtf.cast(value, variable.dtype))
+
+    return update
+
+
+def _losses(sums: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    # A batch that is all padding has no weight.
+    return {name: float(x[0] / (w[0] or 1.0)) for name, (x, w) in sums.items() if name in _LOSSES}
 
 
 def optimizer_variables(state: TrainState) -> dict[str, mtf.Variable]:
