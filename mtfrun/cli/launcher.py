@@ -15,14 +15,14 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import IO, TextIO
 
 from mtfrun.checkpoints.partial_files import list_steps
-from mtfrun.configuration.statements import macros_of, name_to_override, read_statements
+from mtfrun.cli.smaller_mesh import choose_smaller_mesh
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.processes import TOKEN_VARIABLE
-from mtfrun.processes.child_process import forward_signals, last_error, start_child
+from mtfrun.processes.child_process import forward_signals, start_child
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS
 
@@ -32,8 +32,6 @@ JOIN_SECS = 25.0
 GRACE_SECS = 5.0
 """From the first failure of a process until those that remain are killed."""
 
-# The dimensions of a batch that a mesh axis may split.
-_OF_BATCHES = ("batch", "outer_batch")
 # Exit codes of errors that come again: bad input, and numbers that are not finite.
 _PERMANENT = (2, 3)
 _POLL_SECS = 0.05
@@ -191,34 +189,6 @@ class Output:
             self._stream.flush()
 
 
-def mesh_of(flags: argparse.Namespace) -> tuple[str, dict[str, int], dict[str, str]]:
-    """Returns the name that sets the mesh's shape, the sizes of its axes, and the layout.
-
-    TensorFlow is not imported for it; shapes and layouts that are not texts are empty.
-    """
-    bindings = read_statements(flags.gin_file, flags.bindings, flags.gin_search_paths).bindings
-    macros = macros_of(bindings)
-    values = {x.name.removeprefix("mtf."): x.source(macros).value for x in bindings}
-    name = name_to_override(bindings, "mtf.Mesh.shape")
-    shape, layout = (str(values.get(f"Mesh.{x}", "")) for x in ("shape", "layout"))
-    sizes = {axis: int(size) for axis, size in re.findall(r"(\w+):(\d+)", shape)}
-    return name, sizes, dict(re.findall(r"(\w+):(\w+)", layout))
-
-
-def smaller_meshes(
-    sizes: Mapping[str, int], axis: str, num_processes: int, remaining: int
-) -> Iterator[tuple[int, str]]:
-    """Yields numbers of processes and meshes with as many devices each, the largest first.
-
-    >>> list(smaller_meshes({"data": 4, "model": 2}, "data", 4, 2))
-    [(2, 'data:2,model:2'), (1, 'data:1,model:2')]
-    """
-    for number in range(remaining, 0, -1):
-        if sizes[axis] * number % num_processes == 0:
-            smaller = {**sizes, axis: sizes[axis] * number // num_processes}
-            yield number, ",".join(f"{name}:{size}" for name, size in smaller.items())
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """`codes` are in the order of the ends, negative for signals; `killed` by the launcher."""
@@ -369,26 +339,14 @@ class Launcher:
 
     def shrink(self, remaining: int) -> str:
         """Chooses, and returns, the largest mesh on which the remaining processes can run."""
-        name, sizes, layout = mesh_of(self._flags.launched)
-        axes = list(dict.fromkeys(layout[dim] for dim in _OF_BATCHES if layout.get(dim) in sizes))
-        reason = "the layout does not split the batch over an axis of the mesh"
-        if axes:
-            reason = f"no axis of {' and '.join(map(repr, axes))} can be divided by the processes"
-        for axis in axes:
-            for number, mesh in smaller_meshes(sizes, axis, self.num_processes, remaining):
-                command = [*self.command, f"--gin.{name}={mesh!r}"]
-                process = subprocess.run(
-                    [*self._program, *command, "--dry_run"],
-                    # Simulated devices: this machine need not have the devices of all processes.
-                    env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-                    capture_output=True,
-                )
-                if not process.returncode:
-                    self.command, self.num_processes = command, number
-                    self._flags.launched.bindings.append((command[-1], f"{name} = {mesh!r}"))
-                    return mesh
-                reason = last_error(process.stderr) or "no reason given"
-        raise InputError(f"the run cannot go on with fewer processes: {reason}")
+        launched = self._flags.launched
+        chosen = choose_smaller_mesh(
+            launched, [*self._program, *self.command], self.num_processes, remaining
+        )
+        self.num_processes = chosen.num_processes
+        self.command = [*self.command, chosen.flag]
+        launched.bindings.append((chosen.flag, f"{chosen.name} = {chosen.shape!r}"))
+        return chosen.shape
 
     def _forward(self, number: int) -> None:
         self._signal = self._signal or number

@@ -1,10 +1,9 @@
-"""Progress of a program: lines, colours, bars, elapsed times."""
+"""Progress of a program: lines, bars, elapsed times."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import sys
 import threading
@@ -12,20 +11,15 @@ import time
 from collections.abc import Iterator
 from io import RawIOBase
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.display.formats import duration_text
+from mtfrun.display.streams import apply_style, is_terminal, terminal_size
 from mtfrun.errors.untrusted import escape
 from mtfrun.errors.url_secrets import mask_urls
-
-Style = Literal["bold", "dim", "red", "yellow", "green"]
-
-# Parameters of "Select Graphic Rendition", ECMA-48, section 8.3.117.
-_CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-_DEFAULT_SIZE = os.terminal_size((80, 24))
 
 _STYLE = re.compile(r"\x1b\[[0-9]*m")
 _logs: list[RawIOBase] = []
@@ -49,27 +43,6 @@ _TICK_SECS = 0.5
 
 # From the outermost to the innermost that is being done.
 _present: list[Work] = []
-
-
-def is_terminal(stream: TextIO | None = None) -> bool:
-    """Returns whether lines of a stream (default stderr) can be overwritten: not if TERM=dumb."""
-    stream = sys.stderr if stream is None else stream
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def apply_style(text: str, style: Style, stream: TextIO | None = None) -> str:
-    """Leaves the text plain if a stream (default stderr) has no colours, https://no-color.org."""
-    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
-        return text
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
-
-
-def terminal_size(stream: TextIO | None = None) -> os.terminal_size:
-    stream = sys.stderr if stream is None else stream
-    try:
-        return os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):  # ValueError: it was closed
-        return _DEFAULT_SIZE
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Standard output, with errors as InputErrors; standard error, which never fails; silence."""
+"""Standard output, with errors as InputErrors; standard error, which never fails; colours."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from mtfrun.errors import InputError, is_input_error
 from mtfrun.errors.untrusted import escape, visible
 from mtfrun.errors.url_secrets import mask_urls
+
+Style = Literal["bold", "dim", "red", "yellow", "green"]
+
+# Parameters of "Select Graphic Rendition", ECMA-48, section 8.3.117.
+_CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
+_DEFAULT_SIZE = os.terminal_size((80, 24))
 
 _STANDARD_ERROR = 2
 # The control characters that tqdm writes to move between its bars, and the colours of lines.
@@ -23,6 +29,27 @@ _COLOURS, _NOTHING = re.compile(r"(\x1b\[\d{1,2}m)"), re.compile("(?!)")
 
 class OutputError(InputError):
     """Standard output cannot be written."""
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Returns whether lines of a stream (default stderr) can be overwritten: not if TERM=dumb."""
+    stream = sys.stderr if stream is None else stream
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def apply_style(text: str, style: Style, stream: TextIO | None = None) -> str:
+    """Leaves the text plain if a stream (default stderr) has no colours, https://no-color.org."""
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def terminal_size(stream: TextIO | None = None) -> os.terminal_size:
+    stream = sys.stderr if stream is None else stream
+    try:
+        return os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # ValueError: it was closed
+        return _DEFAULT_SIZE
 
 
 @contextlib.contextmanager
@@ -66,7 +93,7 @@ def print_lines(*lines: str) -> None:
 
 
 def print_styled(*lines: str) -> None:
-    """Prints lines with colours, see `progress.apply_style`, of parts that are escaped already."""
+    """Prints lines with colours, see `apply_style`, of parts that are escaped already."""
     write = sys.stdout.write_styled if isinstance(sys.stdout, _Stream) else sys.stdout.write
     for line in lines:
         write(f"{line}\n")

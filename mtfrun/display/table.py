@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from mtfrun.display.formats import shorten_cell
-from mtfrun.display.progress import Style, apply_style, is_terminal, terminal_size
-from mtfrun.display.streams import print_lines
+from mtfrun.display.streams import Style, apply_style, is_terminal, print_lines, terminal_size
 from mtfrun.errors.untrusted import escape
 
 # Also "3/10", "2.1 MB", "1.5k tok/s", "0.25*", "2.5 ± 0.1" and "2.5 [2.4, 2.7]".

@@ -15,6 +15,7 @@ from mtfrun import mtf, optim, processes, training
 from mtfrun.checkpoints import Manifest
 from mtfrun.checkpoints.manifest import describe
 from mtfrun.display import pictures, progress
+from mtfrun.display.streams import Style
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
@@ -301,7 +302,7 @@ class _Evaluate(training.Action):
             )
         # All metrics are in TensorBoard.
         brief = {name: value for name, value in metrics.items() if evaluation.is_brief(name)}
-        fields: list[tuple[str, progress.Style | None]] = [(f"eval step {step}", "bold")]
+        fields: list[tuple[str, Style | None]] = [(f"eval step {step}", "bold")]
         for name, value in brief.items():
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
         context.note(fit_fields(fields, indent=4))

@@ -11,6 +11,7 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.display import progress
 from mtfrun.display.formats import duration_text, short_number
+from mtfrun.display.streams import Style
 from mtfrun.display.table import fit_fields
 from mtfrun.metrics.charts import write_metrics
 from mtfrun.metrics.event_files import Summaries
@@ -58,9 +59,7 @@ class Progress:
         If updates were skipped, "skipped 2" stands after the learning rate; if the devices wait for
         data 1 % of the time or more, "data wait 12%" before the eta.
         """
-        fields: list[tuple[str, progress.Style | None]] = [
-            (f"step {step}/{self.train_steps}", "bold")
-        ]
+        fields: list[tuple[str, Style | None]] = [(f"step {step}/{self.train_steps}", "bold")]
         fields += [
             (f"{name} {values[name]:.4f}", None)
             for name in self.reporting.progress

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from mtfrun import processes
-from mtfrun.display.progress import is_terminal, present_work
+from mtfrun.display.progress import present_work
+from mtfrun.display.streams import is_terminal
 
 _STANDARD_ERROR = 2
 # To the first column, then "Erase in Display", ECMA-48, section 8.3.39: bars and "^C" disappear.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from mtfrun.display import progress
+from mtfrun.display.streams import Style, apply_style
 from mtfrun.display.table import fit_fields, label_lines
 from tests.display.terminals import terminal, without_colours
 
@@ -175,7 +176,7 @@ def test_a_log_has_every_line_after_its_time_and_without_colours(tmp_path: pathl
     assert stream.getvalue() == "a line\n"
 
 
-FIELDS: list[tuple[str, progress.Style | None]] = [
+FIELDS: list[tuple[str, Style | None]] = [
     ("eval step 2000", "bold"),
     *((f"metric_{i} 0.1234", None) for i in range(8)),
 ]
@@ -184,16 +185,16 @@ FIELDS: list[tuple[str, progress.Style | None]] = [
 def test_colours_are_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert progress.apply_style("x", "red", io.StringIO()) == "x"
+    assert apply_style("x", "red", io.StringIO()) == "x"
     with terminal() as (screen, _):
-        assert progress.apply_style("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
+        assert apply_style("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
         monkeypatch.setenv("NO_COLOR", "")  # as if it were not set
-        assert progress.apply_style("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
+        assert apply_style("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
         monkeypatch.setenv("NO_COLOR", "1")
-        assert progress.apply_style("x", "red", screen.stream) == "x"
+        assert apply_style("x", "red", screen.stream) == "x"
         monkeypatch.delenv("NO_COLOR")
         monkeypatch.setenv("TERM", "dumb")
-        assert progress.apply_style("x", "red", screen.stream) == "x"
+        assert apply_style("x", "red", screen.stream) == "x"
 
 
 @pytest.mark.parametrize("columns", [40, 80, 150])

@@ -75,7 +75,8 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.launcher import Launcher, Output, mesh_of
+    from mtfrun.cli.launcher import Launcher, Output
+    from mtfrun.cli.smaller_mesh import mesh_of
 
     launched = flags.launched
     if launched.gin_file:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli import command as cli
-from mtfrun.display import progress
-from mtfrun.display.streams import print_lines, print_styled
+from mtfrun.display.streams import apply_style, print_lines, print_styled
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def print_rows(
         rows,
         width,
         has_tokens=flags.tokens,
-        highlight=lambda text: progress.apply_style(text, "green", sys.stdout),
+        highlight=lambda text: apply_style(text, "green", sys.stdout),
         first=first,
         count=count,
     )

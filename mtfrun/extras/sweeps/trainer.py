@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mtfrun.display.formats import number_text, shorten_cell
-from mtfrun.display.progress import Work, is_terminal, print_line
+from mtfrun.display.progress import Work, print_line
+from mtfrun.display.streams import is_terminal
 from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from mtfrun.cli.launcher import Launcher, Output, smaller_meshes
+from mtfrun.cli.launcher import Launcher, Output
 from mtfrun.cli.parser import parse_flags
+from mtfrun.cli.smaller_mesh import smaller_meshes
 from mtfrun.errors import InputError
 from tests.cli.command import tiny_experiment
 
