@@ -15,15 +15,7 @@ if TYPE_CHECKING:
 _MARKER = "faults"
 # How many cases of a test `bin/test --faults` has, spread over all of them; with the name of a file
 # it has all. A case takes about 10 s, of store_kills and replays 90 s.
-_FEW = {
-    "kills": 12,
-    "saves": 12,
-    "meshes": 6,
-    "signals": 12,
-    "replays": 4,
-    "store_kills": 3,
-    "sharing": 2,
-}
+_FEW = {"kills": 30, "saves": 30, "meshes": 12, "signals": 30, "replays": 8, "store_kills": 5}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +48,7 @@ def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
             by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = []
     for test, cases in by_test.items():
-        number = _FEW.get(test.partition("test_")[2].partition(".py")[0], len(cases))
-        chosen += [cases[i * len(cases) // number] for i in range(min(number, len(cases)))]
+        few = _FEW.get(test.partition("test_")[2].partition(".py")[0], len(cases))
+        number = min(few, len(cases))
+        chosen += [cases[i * len(cases) // number] for i in range(number)]
     return chosen

@@ -17,6 +17,9 @@ from tests.extras.saved_model.serving import Request, decoded, exported, lines_o
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.packed import hugging_face_folders
 
+# Outputs are compared exactly, also scores.
+pytestmark = pytest.mark.usefixtures("decodes_by_xla")
+
 PROMPTS = [b"train line 1", b"", b"x" * 100, b"a\xff\xe2\x82b", "é".encode(), b"one", b"\x00"]
 # More rows than a batch has, of every length.
 ALL_LENGTHS = [b"q" * number for number in range(40)]
@@ -64,7 +67,6 @@ def _trained(flags: list[str], directory: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("decodes_by_xla")
 def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.Path) -> None:
     flags = [*_wide_flags(tmp_path), "--gin.SEQUENCE_LENGTH=16"]
     run = _trained(flags, tmp_path)
