@@ -72,11 +72,14 @@ def test_lines_stand_above_the_progress_bar_and_in_the_log(
 def test_a_finished_run_says_so_and_is_not_evaluated_again(
     flags: list[str], run_copy: pathlib.Path
 ) -> None:
+    partial = run_copy / ".status.json.0123abcd.partial"  # of a killed process
+    partial.touch()
     process = mtfrun_here("train", *flags, f"--model_dir={run_copy}")
     assert (process.returncode, process.stdout) == (0, b"")
     assert process.stderr.decode() == (
         "already finished at step 2; raise TRAIN_STEPS to train more\n"
     )
+    assert not partial.exists()
 
 
 def test_a_run_is_not_imported(language_model_run: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -107,6 +107,7 @@ def run_training(
         def lock() -> None:
             run.prepare()
             stack.enter_context(run.lock())
+            run.clean()
             if choices.restart:
                 stack.enter_context(restarted)
 
@@ -186,7 +187,6 @@ def record_training(
     finished_steps: Callable[[], int],
 ) -> Iterator[None]:
     """Records configuration, command and vocabulary files; undone by an error before any step."""
-    run.clean()
     directory = pathlib.Path(run.path)
     files = [directory / name for name in (CONFIG, "operative_config.gin", RECORD)]
     former = {path: path.read_bytes() for path in files if path.is_file()}
