@@ -31,8 +31,8 @@ from mtfrun.decoding.decoder import Hypothesis as Hypothesis
 from mtfrun.decoding.decoder import StepFunction as StepFunction
 from mtfrun.decoding.decoder import Trace as Trace
 from mtfrun.decoding.decoder import n_best as n_best
+from mtfrun.decoding.generate import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate
-from mtfrun.decoding.prompts import count_prompt_ids as count_prompt_ids
-from mtfrun.decoding.prompts import worth_reading_at_once as worth_reading_at_once
+from mtfrun.decoding.generate import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.search import Search as Search

@@ -31,9 +31,8 @@ from mtfrun.decoding.decoder import (
     trace_of_step,
     write_trace,
 )
-from mtfrun.decoding.generate import decode_positions
+from mtfrun.decoding.generate import PromptOptions, Prompts, decode_positions, read_prompts
 from mtfrun.decoding.length_penalty import length_penalty, new_ids
-from mtfrun.decoding.prompts import PromptOptions, Prompts, read_prompts
 
 
 class _Progress(NamedTuple):

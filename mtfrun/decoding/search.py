@@ -12,8 +12,7 @@ from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.controls.rules import Controls
 from mtfrun.decoding.controls.sampling import ChooseToken, Greedy, Sample
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
-from mtfrun.decoding.generate import generate
-from mtfrun.decoding.prompts import PromptOptions
+from mtfrun.decoding.generate import PromptOptions, generate
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 

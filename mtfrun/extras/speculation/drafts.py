@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import decoding, mtf
 from mtfrun.data import TARGETS, PromptLimits, TextData
-from mtfrun.decoding.prompts import Prompts
+from mtfrun.decoding.generate import Prompts
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment
 from mtfrun.experiment.inference.decoding_batches import Draft

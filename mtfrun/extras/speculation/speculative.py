@@ -23,7 +23,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.controls.sampling import ChooseToken
 from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction, empty_trace, trace_of_step
-from mtfrun.decoding.prompts import PromptOptions, Prompts, read_prompts
+from mtfrun.decoding.generate import PromptOptions, Prompts, read_prompts
 from mtfrun.errors import InputError
 
 

@@ -23,7 +23,7 @@ from mtfrun.decoding import (
     Search,
     Typical,
 )
-from mtfrun.decoding.prompts import Prompts, read_prompts
+from mtfrun.decoding.generate import Prompts, read_prompts
 from mtfrun.errors import InputError
 from mtfrun.extras.speculation.drafts import Lookup, propose_choices
 from mtfrun.extras.speculation.speculative import Proposals, Proposer, speculate
