@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pathlib
 import re
 
@@ -11,7 +12,7 @@ _ROOT = pathlib.Path(__file__).parent.parent
 _TESTS_OF_EXTRAS = _ROOT / "tests/extras"
 
 # What names an extra: an import, a module in a string, a path of a gin file.
-_EXTRA = re.compile(r"mtfrun\.extras(?:\.| import )(\w+)|extras/(\w{2,})/")
+_EXTRA = re.compile(r"mtfrun\.extras\.(\w+)|mtfrun\.extras import ([\w, ]+)|extras/(\w{2,})/")
 _IMPORT = re.compile(r"^(?:from|import) (tests(?:\.\w+)+)(?: import (\w+))?", re.MULTILINE)
 
 
@@ -24,7 +25,8 @@ def needs_deleted_extra(path: pathlib.Path) -> bool:
 def _extras_named_by(path: pathlib.Path) -> frozenset[str]:
     """Returns the extras that a module of the tests names, itself or in modules that it imports."""
     text = path.read_text(encoding="utf-8")
-    names = {name for pair in _EXTRA.findall(text) for name in pair if name}
+    found = ",".join(filter(None, itertools.chain(*_EXTRA.findall(text))))
+    names = {name.split()[0] for name in found.split(",") if name.strip()}
     if path.is_relative_to(_TESTS_OF_EXTRAS) and path.parent != _TESTS_OF_EXTRAS:
         names.add(path.relative_to(_TESTS_OF_EXTRAS).parts[0])
     for module, name in _IMPORT.findall(text):
