@@ -48,7 +48,7 @@ def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
             by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = []
     for test, cases in by_test.items():
-        few = _FEW.get(test.partition("test_")[2].partition(".py")[0], len(cases))
-        number = min(few, len(cases))
+        file = test.partition("test_")[2].partition(".py")[0]
+        number = min(_FEW.get(file, len(cases)), len(cases))
         chosen += [cases[i * len(cases) // number] for i in range(number)]
     return chosen
