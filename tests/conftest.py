@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import pathlib
 import resource
@@ -15,7 +16,7 @@ import hypothesis
 import pytest
 
 from mtfrun.display.tensorflow_import import import_tensorflow
-from tests.deleted_extras import needs_deleted_extra
+from tests.deleted_extras import case_needs_deleted_extra, needs_deleted_extra
 from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 
@@ -70,10 +71,18 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself leaves out slow tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks slow cases, and leaves out the tests of `CHOSEN`, except of a marker that is chosen."""
+    """Marks slow cases, and leaves out the tests of `CHOSEN`, except of a marker that is chosen.
+
+    Cases that need a deleted extra are left out as well.
+    """
     _mark_slow_cases(config, items)
     left_out = [marker for marker in CHOSEN if marker not in config.getoption("markexpr")]
-    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    deselected = [
+        item
+        for item in items
+        if any(map(item.get_closest_marker, left_out))
+        or case_needs_deleted_extra(_name_and_case(item.nodeid)[1])
+    ]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in deselected]
@@ -95,7 +104,8 @@ def _mark_slow_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
                 item.add_marker("slow")
     if not any("::" in argument for argument in config.args):
         for name, collected in cases.items():
-            if missing := quick[name] - collected:
+            missing = set(itertools.filterfalse(case_needs_deleted_extra, quick[name] - collected))
+            if missing:
                 raise pytest.UsageError(f"tests/quick_cases.txt: {name} has no case {missing}")
 
 

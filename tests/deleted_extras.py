@@ -1,4 +1,4 @@
-"""Which tests need an extra that somebody has deleted: they are left out."""
+"""Which tests and cases need an extra that somebody has deleted: they are left out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,26 @@ def needs_deleted_extra(path: pathlib.Path) -> bool:
 
 
 @functools.cache
+def case_needs_deleted_extra(case: str) -> bool:
+    """Returns whether a case is a gin file of a deleted extra, or one that names its files."""
+    if not case.endswith(".gin"):
+        return False
+    path = _ROOT / "gin" / case
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    statements = "\n".join(line for line in lines if not line.startswith("#"))
+    return any(map(_is_deleted, _extras_in(f"{case}\n{statements}")))
+
+
+def _extras_in(text: str) -> set[str]:
+    found = ",".join(map("".join, _EXTRA.findall(text)))  # of a match one group is not empty
+    return {name.split()[0] for name in found.split(",") if name.strip()}
+
+
+@functools.cache
 def _extras_named_by(path: pathlib.Path) -> frozenset[str]:
     """Returns the extras that a module of the tests names, itself or in modules that it imports."""
     text = path.read_text(encoding="utf-8")
-    found = ",".join(map("".join, _EXTRA.findall(text)))  # of a match one group is not empty
-    names = {name.split()[0] for name in found.split(",") if name.strip()}
+    names = _extras_in(text)
     if path.is_relative_to(_TESTS_OF_EXTRAS) and path.parent != _TESTS_OF_EXTRAS:
         names.add(path.relative_to(_TESTS_OF_EXTRAS).parts[0])
     for module, name in _IMPORT.findall(text):
