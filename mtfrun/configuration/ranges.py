@@ -24,8 +24,9 @@ _NAMES = {
     """,
     checks.NOT_NEGATIVE: """
         learning_rate factors weight_decay warmup_steps seed temperature top_k skip_bad_records
-        z_loss loss_coef num_decodes num_examples decode_length_multiplier decode_length_constant
-        cutout crop_padding min_expert_capacity learning_rate_factors start_step epsilon stddev
+        z_loss loss_coef num_decodes num_saved num_examples decode_length_multiplier
+        decode_length_constant cutout crop_padding min_expert_capacity learning_rate_factors
+        start_step epsilon stddev
     """,
     checks.POSITIVE: "epsilon1 clip_norm clipping_threshold secs_per_loop every_secs max_norm",
     checks.SHARE_ABOVE_0: "top_p noise_density",

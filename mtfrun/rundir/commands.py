@@ -32,7 +32,9 @@ from mtfrun.errors.url_secrets import mask_json, mask_urls
 from mtfrun.files.atomic import atomic_write
 from mtfrun.files.errors import RunDirError, refuse_link, run_dir_errors
 
-_PACKAGE = pathlib.Path(__file__).parents[1]
+PACKAGE = pathlib.Path(__file__).parents[1]
+"""The directory of mtfrun's files."""
+
 # A command's program, and its name in processes that multiprocessing has started.
 _PROGRAMS = ("__main__", "__mp_main__")
 _STANDARD_LIBRARY = f"{pathlib.Path(os.__file__).parent}{os.sep}"
@@ -200,7 +202,7 @@ def changed_modules(old: object, new: object) -> list[Change]:
 
 def package_commit() -> str | None:
     """Returns the commit that is checked out where mtfrun lies; None outside of a checkout."""
-    git = _PACKAGE.parent / ".git"
+    git = PACKAGE.parent / ".git"
     with contextlib.suppress(OSError, ValueError):
         if is_regular(git):  # a linked working tree, or a submodule
             git = git.parent / _text(git).removeprefix("gitdir: ")
@@ -223,8 +225,8 @@ def _text(path: pathlib.Path) -> str:
 @functools.cache
 def _package_hashes() -> Mapping[str, str]:
     hashes = {}
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        parts = path.relative_to(_PACKAGE).with_suffix("").parts
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
         if parts[0] != "cli":  # which training does not depend on
             name = ".".join(["mtfrun", *parts]).removesuffix(".__init__")
             hashes[name] = _hash_of(path)

@@ -8,15 +8,18 @@ import shlex
 import pytest
 
 from mtfrun.extras.report.run_page import report_of
-from mtfrun.extras.sweeps.analysis.comparison import compare
+from mtfrun.extras.sweeps.analysis.comparison import compare, require_commits
 from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
 from mtfrun.extras.sweeps.result import Results
 from mtfrun.extras.sweeps.resume import SweepRecords
 from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 
 ROOT = pathlib.Path(__file__).parents[2]
-RESULTS = sorted(ROOT.glob("docs/results/*.jsonl"))
+# Without a page they are of a sweep that is not finished.
+RESULTS = [x for x in sorted(ROOT.glob("docs/results/*.jsonl")) if x.with_suffix(".md").exists()]
 QUICK = {"mixtures", "precision"}
+# Runs of a tree with changes, which are still to be repeated.
+TO_REPEAT = {"mixtures", "mup", "standard_widths"}
 
 
 @pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
@@ -24,7 +27,10 @@ def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     page = results.with_suffix(".md")
     file, where = results.relative_to(ROOT), page.relative_to(ROOT)
     command = ["mtfrun", "table", f"{file}", "--format=md", f"--output={where}"]
-    assert page.read_text() == markdown_text(compare(results, [], None), shlex.join(command))
+    comparison = compare(results, [], None)
+    if results.stem not in TO_REPEAT:
+        require_commits(comparison)
+    assert page.read_text() == markdown_text(comparison, shlex.join(command))
     index = results.with_name("README.md").read_text()
     assert f"]({page.name})" in index
 

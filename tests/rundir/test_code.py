@@ -41,7 +41,7 @@ def checkout(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     _git(directory, "init", "-q", "-b", "main")
     _git(directory, "add", ".")
     _git(directory, "commit", "-q", "-m", "one")
-    monkeypatch.setattr(module, "_PACKAGE", package)
+    monkeypatch.setattr(module, "PACKAGE", package)
     module._package_hashes.cache_clear()
     monkeypatch.setattr(module, "_user_hashes", dict)
     yield directory
@@ -94,12 +94,28 @@ def test_the_commit_is_read_however_git_stores_it(
     _git(checkout, "pack-refs", "--all")
     assert package_commit() == commit
     _git(checkout, "worktree", "add", "-q", "-b", "other", str(tmp_path / "other"))
-    monkeypatch.setattr(module, "_PACKAGE", tmp_path / "other/mtfrun")
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "other/mtfrun")
     assert package_commit() == commit
     _git(tmp_path / "other", "checkout", "-q", "--detach")
     assert package_commit() == commit
-    monkeypatch.setattr(module, "_PACKAGE", tmp_path / "mtfrun")
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "mtfrun")
     assert package_commit() is None
+
+
+def test_a_result_says_whether_mtfruns_files_are_those_of_its_commit(
+    checkout: pathlib.Path,
+) -> None:
+    commit = _git(checkout, "rev-parse", "HEAD")[:12]
+    assert environment.__wrapped__()["git"] == commit
+    (checkout / "notes.txt").write_text("not of the package\n")
+    assert environment.__wrapped__()["git"] == commit
+    changed = checkout / "mtfrun/layers/norm.py"
+    changed.write_text("SIZE = 2\n")
+    assert environment.__wrapped__()["git"] == f"{commit}, with changes"
+    _git(checkout, "add", ".")
+    assert environment.__wrapped__()["git"] == f"{commit}, with changes"
+    _git(checkout, "commit", "-q", "-m", "two")
+    assert environment.__wrapped__()["git"] == _git(checkout, "rev-parse", "HEAD")[:12]
 
 
 def test_a_users_modules_are_hashed_with_what_they_import(

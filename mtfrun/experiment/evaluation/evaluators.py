@@ -30,8 +30,8 @@ from mtfrun.metrics.entropy import conditional_entropy
 from mtfrun.metrics.task_metrics import text_metrics, token_accuracy
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
-# Number of decodes that TensorBoard shows, and that a file of the run directory has.
-SHOWN_DECODES, SAVED_DECODES = 10, 100
+# Number of decodes that TensorBoard shows.
+SHOWN_DECODES = 10
 # The number of all examples, among the metrics.
 SPLIT = "split"
 # Pairs that are scored between two reports of progress.
@@ -131,12 +131,15 @@ class DecodedPairs(TextEvaluator):
       metrics: functions of all targets and all predictions that return metrics by name, besides
         "token_accuracy": for data whose task has none. A metric of the same name as one of the
         model's replaces that.
+      num_saved: number of decodes of every task that decodes/eval_STEP.jsonl keeps; None for all,
+        which gives tables of sweeps an interval over examples.
     """
 
     number = "num_decodes"
 
     num_decodes: int | None = 0
     metrics: Sequence[Metrics] = (text_metrics,)
+    num_saved: int | None = 100
 
     def __post_init__(self) -> None:
         if self.num_decodes != 0 and not all(data.has_pairs for data in self.parts.values()):
@@ -174,7 +177,7 @@ class DecodedPairs(TextEvaluator):
         shown = markdown_table(["input", "target", "output", "equal"], rows[:SHOWN_DECODES])
         saved = [
             {"input": x, "target": target, "output": output, **_numbers(record)}
-            for (x, target, output, _), record in zip(rows[:SAVED_DECODES], records, strict=False)
+            for (x, target, output, _), record in zip(rows[: self.num_saved], records, strict=False)
         ]
         return EvaluationResult(metrics, texts={"decodes": shown}, records=saved)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -9,17 +10,18 @@ import os
 import pathlib
 import platform
 import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import LARGEST_TEXT, is_directory, parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_json
+from mtfrun.extras.sweeps.resamples import Resamples, resample_decodes
 from mtfrun.extras.sweeps.sweep import RESULTS, SEED, Sweep, SweepRun, check_fields
 from mtfrun.files import atomic_write
 from mtfrun.files.errors import reason, run_dir_errors
-from mtfrun.rundir import RunCost, run_versions
-from mtfrun.rundir.commands import hash_of_package, package_commit
+from mtfrun.rundir import RunCost, commands, run_versions
 from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
 from mtfrun.rundir.run_summary import RunSummary, metric_of, summary_of
 
@@ -57,10 +59,12 @@ class RunResult(RunName, RunCost):
     configuration: str = ""  # the SHA-256 of the settings that determine the result
     # versions, processor and git commit, for a person to read
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    resamples: Resamples | None = None  # of the sweep's metric, if the run keeps all decodes
 
     def as_json(self) -> dict[str, Any]:
         numbers = {n: numbers_as_json(getattr(self, n)) for n in ("metrics", "evaluations")}
-        return {**dataclasses.asdict(self), **numbers}
+        fields = {**dataclasses.asdict(self), **numbers}
+        return {name: x for name, x in fields.items() if name != "resamples" or x is not None}
 
     @classmethod
     def parse(cls, content: bytes, place: str) -> RunResult:
@@ -69,8 +73,12 @@ class RunResult(RunName, RunCost):
             for name in ("metrics", "evaluations"):
                 fields[name] = numbers_from_json(fields[name])
             fields["evaluations"] = {int(step): x for step, x in fields["evaluations"].items()}
+            resamples = fields.pop("resamples", None)
+            if resamples is not None:
+                check_fields(Resamples, resamples, place)
+                resamples = Resamples(**resamples)
             check_fields(cls, fields, place)
-            result = cls(**fields)
+            result = cls(**fields, resamples=resamples)
             if result.state not in get_args(ResultState) or not result.is_valid():
                 raise InputError("its state or a cost is invalid")
             return result
@@ -165,6 +173,8 @@ def missing_result(run: SweepRun) -> RunResult:
 # Texts in errors of TensorFlow and of Python.
 _OUT_OF_MEMORY = ("ResourceExhaustedError", "MemoryError", "Out of memory", "OOM when")
 _COMMIT_CHARACTERS = 12
+_GIT_SECS = 60
+WITH_CHANGES = "with changes"
 
 
 class Ending(NamedTuple):
@@ -194,17 +204,23 @@ def result_of(
     evaluations = {e.step: e.metrics for e in summary.evaluations}
     metric = sweep.metric or metric_of(evaluations.values(), None)
     seed = sweep.bindings.get(SEED, "") if run.seed is None else str(run.seed)
+    last = max(evaluations, default=0)
+    resamples = None
+    if state == "finished" and metric in evaluations.get(last, {}):
+        value = evaluations[last][metric]
+        resamples = resample_decodes(directory, last, metric, value, summary.config)
     return dataclasses.replace(
         missing_result(run),
         seed=int(seed) if seed.isdecimal() else 0,
         state=state,
         error=error,
         step=summary.step,
-        metrics=evaluations[max(evaluations)] if evaluations else {},
+        metrics=evaluations.get(last, {}),
         evaluations={step: x[metric] for step, x in evaluations.items() if metric in x},
         **({} if summary.status is None else dataclasses.asdict(summary.status.cost)),
         configuration=configuration,
         environment=environment(),
+        resamples=resamples,
     )
 
 
@@ -245,7 +261,7 @@ def count_memory_kills() -> int:
 @functools.cache
 def environment() -> Mapping[str, str]:
     """Returns versions, processor, commit and code; no name of a person or a machine."""
-    commit = package_commit()
+    commit = _commit_text()
     gpus = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*/information"))
     gpu = _fields(str(gpus[0])).get("Model") if gpus else None
     return {
@@ -253,9 +269,28 @@ def environment() -> Mapping[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "processor": _fields("/proc/cpuinfo").get("model name", "unknown"),
         **({"gpu": gpu} if gpu else {}),
-        **({"git": commit[:_COMMIT_CHARACTERS]} if commit else {}),
-        "code": hash_of_package()[:_COMMIT_CHARACTERS],
+        **({"git": commit} if commit else {}),
+        "code": commands.hash_of_package()[:_COMMIT_CHARACTERS],
     }
+
+
+def _commit_text() -> str | None:
+    """Returns the package's commit, "0123456789ab", or "0123456789ab, with changes"."""
+    commit = commands.package_commit()
+    if commit is None:
+        return None
+    root = commands.PACKAGE.parent
+    options = ["-c", f"safe.directory={root}", "-c", "core.fsmonitor=false"]
+    command = ["git", *options, "status", "--porcelain", "--", "mtfrun", "gin"]
+    # Nothing of the working directory or of the user's PATH is run.
+    env = {"PATH": os.defpath}
+    changed = f"perhaps {WITH_CHANGES}"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        process = subprocess.run(
+            command, cwd=root, env=env, capture_output=True, timeout=_GIT_SECS, check=True
+        )
+        changed = WITH_CHANGES if process.stdout else ""
+    return ", ".join(filter(None, (commit[:_COMMIT_CHARACTERS], changed)))
 
 
 def _fields(path: str) -> dict[str, str]:

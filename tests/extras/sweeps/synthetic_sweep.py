@@ -21,6 +21,7 @@ def write_sweep(
     results: str = "results",
     name: str = "",
     question: str = "",
+    git: str | None = None,
 ) -> None:
     """Writes a sweep with a value for each seed, the error of a failed run, or None for no run."""
     seeds = list(range(max(map(len, rows.values()))))
@@ -55,6 +56,9 @@ def write_sweep(
             flops_per_token=3e6,
             seconds=10.0 + run.seed,
             seconds_by_cause={"steps": 8.0 + run.seed, f"=cause {run.seed}": 1.0},
-            environment={"TensorFlow": "2.21", "host": f"host {run.seed}"},
+            environment={
+                **{"TensorFlow": "2.21", "host": f"host {run.seed}"},
+                **({"git": git} if git else {}),
+            },
         )
         Results(directory / results).write(result)

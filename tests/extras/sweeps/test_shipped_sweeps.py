@@ -10,6 +10,7 @@ from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.experiment.runs.opening import ROOTS, build
+from mtfrun.extras.sweeps.resamples import NUM_SAVED
 from mtfrun.extras.sweeps.sweep import Sweep
 from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 from tests.cli.command import mtfrun_here
@@ -24,10 +25,14 @@ SWEEPS = {
 ROWS = [(name, [*sweep.rows][-1]) for name, sweep in SWEEPS.items()]
 # Debian's packages with the data of some sweeps.
 DIRECTORIES = {
+    "extras/sweeps/beams.gin": "/usr/share/libreoffice/help",
+    "extras/sweeps/beams_seeds.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/decoding.gin": "/usr/share/libreoffice/help",
+    "extras/sweeps/images.gin": "/usr/share/datasets/fashion-mnist",
     "extras/sweeps/objectives_translation.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/resnet.gin": "/usr/share/datasets/fashion-mnist",
 }
+TRANSLATIONS = [f"extras/sweeps/{name}.gin" for name in ("beams", "beams_seeds", "decoding")]
 TINY = {"TRAIN_STEPS": "1", "BATCH_SIZE": "8", "experiment.Evaluation.max_batches": "1"}
 TINY_TEXT = {"NUM_LAYERS": "1", "D_MODEL": "16", "D_FF": "32"}
 TINY_IMAGES = {"STAGE_SIZES": "[1, 1, 1]", "WIDTHS": "[4, 4, 4]"}
@@ -53,7 +58,9 @@ def _flags(sweep: Sweep, row: str, **tiny: str) -> list[str]:
 def test_the_rows_of_a_shipped_sweep_are_configurations(name: str) -> None:
     sweep = SWEEPS[name]
     sweep.check()
-    assert len(sweep.seeds) >= 3 and sweep.max_minutes is not None
+    # One seed is for intervals over the examples that a model decodes.
+    assert len(sweep.seeds) >= 3 or sweep.bindings[NUM_SAVED] == "None"
+    assert sweep.max_minutes is not None
     for row in sweep.rows:
         flags = parse_flags(["train", "--model_dir=/none", *_flags(sweep, row)])
         config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
@@ -63,11 +70,11 @@ def _tiny(name: str, row: str) -> dict[str, str]:
     directory = DIRECTORIES.get(name)
     if directory is not None and not pathlib.Path(directory).is_dir():
         pytest.skip(f"needs {directory}")
-    if name == "extras/sweeps/resnet.gin":
+    if name in ("extras/sweeps/images.gin", "extras/sweeps/resnet.gin"):
         return {**TINY, **(TINY_SEED if "original" in row else TINY_IMAGES)}
     if "number_words" in name:
         return {**TINY, **TINY_TEXT, **TINY_DECODES, **TINY_PAIRS}
-    return {**TINY, **TINY_TEXT, **(TINY_DECODES if "decoding" in name else {})}
+    return {**TINY, **TINY_TEXT, **(TINY_DECODES if "decod" in name or "beams" in name else {})}
 
 
 @pytest.mark.slow
@@ -75,7 +82,7 @@ def _tiny(name: str, row: str) -> dict[str, str]:
 def test_the_models_of_all_rows_are_built(name: str, tmp_path: pathlib.Path) -> None:
     for row in SWEEPS[name].rows:
         words = _flags(SWEEPS[name], row, **_tiny(name, row))
-        words += [flag_of_small_vocabulary(tmp_path)] * (name == "extras/sweeps/decoding.gin")
+        words += [flag_of_small_vocabulary(tmp_path)] * (name in TRANSLATIONS)
         words = [word for word in words if not word.startswith("--gin.TEACHER=")]
         flags = parse_flags(["train", "--model_dir=/none", *words])
         config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
@@ -92,7 +99,7 @@ def test_a_row_of_a_shipped_sweep_trains_tiny(name: str, row: str, tmp_path: pat
         for number in range(60):
             (tmp_path / f"{number}.rst").write_text(f"Documentation of part {number}.\n" * 20)
         flags.append(f"--gin.TEXT_FILES='{tmp_path}/*.rst'")
-    if name == "extras/sweeps/decoding.gin":
+    if name in TRANSLATIONS:
         flags.append(flag_of_small_vocabulary(tmp_path))
     if name == "extras/sweeps/distillation.gin" and row == "distilled":
         teacher = tmp_path / "teacher"

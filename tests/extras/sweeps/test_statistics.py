@@ -13,7 +13,14 @@ from scipy import stats
 from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.analysis.comparison import ComparedRow, compare
 from mtfrun.extras.sweeps.analysis.optimum import optima, parabola
-from mtfrun.extras.sweeps.analysis.statistics import Estimate, estimate_difference, estimate_mean
+from mtfrun.extras.sweeps.analysis.statistics import (
+    Difference,
+    Estimate,
+    correct_for_number,
+    estimate_difference,
+    estimate_mean,
+    resampled_difference,
+)
 from mtfrun.extras.sweeps.result import Results, RunResult
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 from mtfrun.rundir import RunRecord, Status
@@ -36,24 +43,47 @@ def test_an_interval_of_a_difference_is_that_of_a_paired_t_test() -> None:
     estimate = estimate_difference(VALUES, BASELINE)
     test = stats.ttest_rel(list(VALUES.values()), list(BASELINE.values()))
     assert (estimate.low, estimate.high) == pytest.approx(test.confidence_interval(), rel=1e-12)
-    assert estimate.is_significant == (test.pvalue < 0.05)
+    assert estimate.p == pytest.approx(test.pvalue, rel=1e-12)
 
 
 def test_pairs_are_the_seeds_of_both() -> None:
     baseline = {3: 1.0, 1: 2.0, 7: 9.0}
     values = {1: 2.5, 3: 1.25, 4: 100.0}
     estimate = estimate_difference(values, baseline)
-    assert estimate == estimate_mean([0.5, 0.25])
-    assert estimate_difference({1: 1.0}, {2: 1.0}) == Estimate()
+    assert _bounds(estimate) == _bounds(estimate_mean([0.5, 0.25]))
+    assert estimate_difference({1: 1.0}, {2: 1.0}) == Difference()
 
 
-@pytest.mark.parametrize("count", [2, 12])
-def test_equal_values_have_an_interval_of_width_zero(count: int) -> None:
-    estimate = estimate_mean([0.1] * count)
-    assert estimate == Estimate(0.1, count, 0.1, 0.1) and estimate.is_significant
-    assert not estimate_mean([0.0] * count).is_significant
-    one = estimate_mean([3.0])
-    assert one == Estimate(3.0, 1) and not one.is_significant
+def _bounds(estimate: Estimate) -> tuple[float | None, ...]:
+    return estimate.mean, estimate.low, estimate.high
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_equal_values_have_no_interval_and_equal_differences_no_test(count: int) -> None:
+    assert estimate_mean([0.1] * count) == Estimate(0.1, count)
+    values, baseline = dict.fromkeys(range(count), 0.5), dict.fromkeys(range(count), 0.25)
+    difference = estimate_difference(values, baseline)
+    assert correct_for_number([difference]) == [Difference(0.25, count)]
+    assert not difference.is_significant
+
+
+def test_q_is_that_of_benjamini_and_hochberg() -> None:
+    # The example of Benjamini and Hochberg 1995, section 3.2: four of 15 hypotheses are rejected.
+    p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240]
+    p_values += [0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    shuffled = np.random.default_rng(0).permutation(p_values)
+    tested = correct_for_number([Difference(1.0, 3, 0.5, 1.5, p=p) for p in shuffled])
+    by_p = {x.p: x for x in tested}
+    assert [by_p[p].is_significant for p in p_values] == [True] * 4 + [False] * 11
+    assert by_p[0.0001].q == pytest.approx(0.0001 * 15)
+    assert by_p[0.0344].q == pytest.approx(0.0344 * 15 / 8)
+    untested = Difference(1.0, 1)
+    assert correct_for_number([untested, *tested])[0] == untested
+    assert correct_for_number([untested, *tested])[1:] == tested
+
+
+def test_equal_resamples_have_no_interval() -> None:
+    assert resampled_difference(3.0, [3.0, 2.0], 1.0, [1.0, 0.0], 5) == Difference(2.0, 1)
 
 
 def test_ten_values_are_bootstrapped() -> None:
@@ -147,7 +177,8 @@ def test_a_row_has_its_mean_its_difference_and_the_cost_of_a_run(tmp_path: pathl
     loss = row.metrics["loss"]
     assert loss.values == {0: 1.0, 1: 2.0, 2: 2.0}
     assert loss.mean == estimate_mean([1.0, 2.0, 2.0])
-    assert loss.difference == estimate_mean([-1.0, -2.0, -1.0])
+    assert _bounds(loss.difference) == _bounds(estimate_mean([-1.0, -2.0, -1.0]))
+    assert loss.difference.q == pytest.approx(stats.ttest_1samp([-1.0, -2.0, -1.0], 0).pvalue)
     assert (row.cost.parameters, row.cost.active_parameters) == (1_500_000, 500_000)
     assert (row.cost.flops_per_token, row.cost.seconds) == (3e6, 11.0)
     assert row.cost.seconds_by_cause["steps"] == 9.0
@@ -162,7 +193,7 @@ def test_failed_and_missing_runs_are_noted_and_left_out(tmp_path: pathlib.Path) 
         "1 of 4 seeds; seed 1 not trained; seed 2 failed: the loss is NaN at step 40; "
         "seed 3 without a finite loss"
     )
-    assert row.metrics["loss"].difference == Estimate(-1.0, 1)
+    assert row.metrics["loss"].difference == Difference(-1.0, 1)
 
 
 def test_a_row_without_a_finished_run_is_a_row(tmp_path: pathlib.Path) -> None:
@@ -174,7 +205,7 @@ def test_a_row_without_a_finished_run_is_a_row(tmp_path: pathlib.Path) -> None:
 def test_a_difference_says_how_many_pairs_there_are(tmp_path: pathlib.Path) -> None:
     row = _row(tmp_path, 1.0, 2.0, 3.0, baseline=(2.0, 3.0, None))
     assert row.note == "difference of 2 pairs"
-    assert row.metrics["loss"].difference == Estimate(-1.0, 2, -1.0, -1.0)
+    assert row.metrics["loss"].difference == Difference(-1.0, 2)
 
 
 def test_a_run_in_progress_says_how_far_it_is(tmp_path: pathlib.Path) -> None:
@@ -196,7 +227,7 @@ def test_metric_and_baseline_may_be_others(tmp_path: pathlib.Path) -> None:
     assert compare(tmp_path).baselines == []
     comparison = compare(tmp_path, ["other", "loss"], "b")
     assert list(comparison.metrics) == ["other", "loss"] and comparison.baselines == ["b"]
-    assert comparison.rows[0].metrics["loss"].difference == Estimate(-2.0, 1)
+    assert comparison.rows[0].metrics["loss"].difference == Difference(-2.0, 1)
     with pytest.raises(InputError, match="--metric=los: no evaluation has it, did you mean 'loss'"):
         compare(tmp_path, ["los"])
     with pytest.raises(InputError, match="--baseline=c: no row has this name; there are a, b"):

@@ -39,8 +39,9 @@ ROWS: dict[str, list[Value]] = {"baseline": [1.0, 3.0], HOSTILE: [0.5, 2.501], "
         (Estimate(2.34567, 3, 2.33333, 2.35801), "2.346 ± 0.012"),
         (Estimate(2.0, 3, 1.9001, 2.0999), "2.000 ± 0.100"),
         (Estimate(123.4, 3, 100.0, 146.8), "123 ± 23"),
-        (Estimate(0.5, 2, 0.5, 0.5), "0.5000 ± 0"),
+        (Estimate(0.5, 2), "0.5000, equal"),
         (Estimate(0.5, 10, 0.41, 0.53), "0.500 [0.410, 0.530]"),
+        (Estimate(19.5, 1, 18.9, 20.2, examples=2000), "19.50 [18.90, 20.20]"),
         (Estimate(0.5, 1), "0.5000"),
         (Estimate(), "-"),
     ],
@@ -52,21 +53,22 @@ def test_digits_are_those_that_the_interval_justifies(estimate: Estimate, text: 
 def test_differences_have_a_sign() -> None:
     texts = [
         estimate_text(x, signed=True)
-        for x in (Estimate(0.5, 1), Estimate(-0.5, 2, -0.5, -0.5), Estimate(0.5, 3, 0.4, 0.6))
+        for x in (Estimate(0.5, 1), Estimate(-0.5, 2), Estimate(0.5, 3, 0.4, 0.6))
     ]
-    assert texts == ["+0.5000", "-0.5000 ± 0", "+0.50 ± 0.10"]
+    assert texts == ["+0.5000", "-0.5000, equal", "+0.50 ± 0.10"]
 
 
 def test_only_significant_differences_are_bold(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
     columns = table_columns(compare(tmp_path), bold="<{}>")
     assert list(columns) == [
-        *("row", "loss ↓", "difference", "parameters", "active", "FLOP/token", "seconds")
+        *("row", "loss ↓", "difference", "q", "parameters", "active", "FLOP/token", "seconds")
     ]
     assert [text for column in columns.values() for text in column if text[0] == "<"] == [
         "<-0.4995 ± 0.0064>"
     ]
     assert columns["difference"][1] == "<-0.4995 ± 0.0064>"
+    assert columns["q"] == ["-", "0.001", "0.500"]
 
 
 def test_one_seed_is_never_bold_and_a_note_says_so(tmp_path: pathlib.Path) -> None:
@@ -86,7 +88,7 @@ def test_notes_say_how_intervals_are_computed(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, {"baseline": [1.0, 2.0] * 6, "new": [1.5, 2.0, 3.0] + [None] * 9})
     notes = " ".join(table_notes(compare(tmp_path)))
     assert "by Student's t or by the BCa bootstrap, in brackets." in notes
-    assert "without any effect 0.1 of 1 would be, on average." in notes
+    assert "by Benjamini and Hochberg for their number, 1; those with q < 0.05 are bold." in notes
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -98,7 +100,7 @@ def test_no_format_lets_control_characters_through(name: str, tmp_path: pathlib.
 def test_markdown_escapes_names(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
     heading, line, _, row, *_ = markdown_text(compare(tmp_path)).splitlines()[4:]
-    assert {re.sub(r"\\.", "", text).count("|") for text in (heading, line, row)} == {8}
+    assert {re.sub(r"\\.", "", text).count("|") for text in (heading, line, row)} == {9}
     assert row.startswith(r"| =a\|b\_c &amp; &lt;b&gt;\$x\$\\{\\x1b\[31m | 2 ± 13 | **-0.4995")
 
 
@@ -108,7 +110,7 @@ def test_latex_escapes_names(tmp_path: pathlib.Path) -> None:
     name = r"=a\textbar{}b\_c \& \textless{}b\textgreater{}\$x\$\textbackslash{}\{"
     assert f"{name}\\textbackslash{{}}x1b{{[}}31m & 2 $\\pm$ 13 & " in text
     assert r"\textbf{$-$0.4995 $\pm$ 0.0064}" in text
-    assert "}lrrrrrr@{}}" in text and text.count(r"\\" + "\n") == 4
+    assert "}lrrrrrrr@{}}" in text and text.count(r"\\" + "\n") == 4
 
 
 def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
@@ -118,7 +120,7 @@ def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
     assert r"bad\textsuperscript{1} & - &" in table and r"worse\textsuperscript{1} & -" in table
     assert "& note" not in table and "failed" not in table
     assert below.count(r"\textsuperscript{1} 0 of 2 seeds; seeds 0, 1 failed: 50 \% of x") == 1
-    assert r"Those whose interval excludes 0 are bold" in below
+    assert r"those with q \textless{} 0.05 are bold" in below
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
@@ -188,7 +190,7 @@ def test_a_page_has_the_question_and_how_the_table_was_made(tmp_path: pathlib.Pa
         *("# Is it &lt;better&gt;?", "", "    mtfrun table x", ""),
         *("Sweep tiny; 2 seeds; TensorFlow 2.21; host host 0 and host 1.", ""),
     ]
-    assert lines[-1].startswith("Those whose interval excludes 0 are bold: ")
+    assert lines[-1].endswith("those with q &lt; 0.05 are bold.")
 
 
 def test_the_question_is_the_caption(tmp_path: pathlib.Path) -> None:

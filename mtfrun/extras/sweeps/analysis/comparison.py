@@ -8,10 +8,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.extras.sweeps.analysis.statistics import Estimate, estimate_difference, estimate_mean
-from mtfrun.extras.sweeps.result import Results, RunResult, results_of
+from mtfrun.extras.sweeps.analysis.statistics import (
+    Difference,
+    Estimate,
+    correct_for_number,
+    estimate_difference,
+    estimate_mean,
+    resampled_difference,
+    resampled_mean,
+)
+from mtfrun.extras.sweeps.result import WITH_CHANGES, Results, RunResult, results_of
 from mtfrun.rundir import RunCost
 from mtfrun.rundir.run_summary import metric_of, summary_of
+
+# Between the values of an environment in which runs differ.
+_AND = " and "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +31,8 @@ class Measured:
 
     values: Mapping[int, float]  # finite values of the finished runs, by seed
     mean: Estimate
-    difference: Estimate  # to the baseline, paired by seed
+    difference: Difference  # to the baseline, paired by seed or by example
+    different_outputs: int | None = None  # outputs that are not the baseline's, if these are known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +63,14 @@ class Comparison:
         return list(dict.fromkeys(row.baseline for row in self.rows if row.baseline is not None))
 
     @property
-    def differences(self) -> list[Estimate]:
+    def differences(self) -> list[Difference]:
         measured = [m for row in self.rows for m in row.metrics.values()]
         return [m.difference for m in measured if m.difference.count]
+
+    @property
+    def examples(self) -> int:
+        """How many examples intervals are resampled over; 0 if all intervals are over seeds."""
+        return max((m.mean.examples for x in self.rows for m in x.metrics.values()), default=0)
 
 
 def compare(
@@ -84,18 +101,64 @@ def compare(
     rows = []
     for row, runs in by_row.items():
         compared = None if baselines.get(row) == row else baselines.get(row)
-        measured = {}
-        for metric in names:
-            values = _values(runs, metric)
-            difference = estimate_difference(
-                values, _values(by_row.get(compared or "", []), metric)
-            )
-            measured[metric] = Measured(values, estimate_mean(list(values.values())), difference)
+        others = by_row.get(compared or "", [])
+        measured = {metric: _measure(runs, others, metric, sweep.metric) for metric in names}
         note = _note(directory, runs, names, measured)
         rows.append(ComparedRow(row, compared, measured, _cost(runs), note))
+    rows = _corrected(rows)
     name = sweep.name or Results(directory).name
     seeds = len({result.seed for result in results})
     return Comparison(name, sweep.question or name, names, rows, seeds, _environment(results))
+
+
+def require_commits(comparison: Comparison) -> None:
+    """Raises InputError if runs are of a checkout whose files differed from its commit."""
+    commits = comparison.environment.get("git", "").split(_AND)
+    if changed := [commit for commit in commits if WITH_CHANGES in commit]:
+        raise InputError(
+            f"runs are of git {_AND.join(changed)}, so that nobody can repeat them: remove their "
+            "results and train them from a commit, or give --allow_changes for a draft"
+        )
+
+
+def _measure(
+    runs: Sequence[RunResult], others: Sequence[RunResult], metric: str, resampled: str | None
+) -> Measured:
+    """Returns a metric of a row's runs and its difference to the runs of the baseline.
+
+    Of one model whose examples are resampled (for the metric `resampled`) the intervals are over
+    examples, of several over seeds.
+    """
+    values, baseline = _values(runs, metric), _values(others, metric)
+    mean, difference = estimate_mean(list(values.values())), estimate_difference(values, baseline)
+    if metric != resampled or len(values) != 1:
+        return Measured(values, mean, difference)
+    ((seed, value),) = values.items()
+    by_seed = [{run.seed: run.resamples for run in row} for row in (runs, others)]
+    own, other = (resamples.get(seed) for resamples in by_seed)
+    if own is None:
+        return Measured(values, mean, difference)
+    mean = resampled_mean(value, own.scores, own.examples)
+    if other is None or seed not in baseline or not own.pairs_with(other):
+        return Measured(values, mean, difference)
+    difference = resampled_difference(value, own.scores, baseline[seed], other.scores, own.examples)
+    return Measured(values, mean, difference, own.count_different_outputs(other))
+
+
+def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
+    """Returns the rows with the q of every difference of the table."""
+    measured = [x for row in rows for x in row.metrics.values()]
+    differences = iter(correct_for_number([x.difference for x in measured]))
+    return [
+        dataclasses.replace(
+            row,
+            metrics={
+                name: dataclasses.replace(x, difference=next(differences))
+                for name, x in row.metrics.items()
+            },
+        )
+        for row in rows
+    ]
 
 
 def _values(runs: Sequence[RunResult], metric: str) -> dict[int, float]:
@@ -176,4 +239,4 @@ _SIZES = ("parameters", "active_parameters", "flops_per_token", "tokens_per_step
 def _environment(results: Sequence[RunResult]) -> dict[str, str]:
     names = dict.fromkeys(name for result in results for name in result.environment)
     texts = {n: [r.environment[n] for r in results if n in r.environment] for n in names}
-    return {name: " and ".join(dict.fromkeys(values)) for name, values in texts.items()}
+    return {name: _AND.join(dict.fromkeys(values)) for name, values in texts.items()}

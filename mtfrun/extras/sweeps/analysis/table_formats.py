@@ -17,12 +17,18 @@ from mtfrun.display.formats import number_text, short_number
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors.untrusted import escape
 from mtfrun.extras.sweeps.analysis.comparison import Comparison
-from mtfrun.extras.sweeps.analysis.statistics import BOOTSTRAP_FROM, CONFIDENCE, Estimate
+from mtfrun.extras.sweeps.analysis.statistics import (
+    BOOTSTRAP_FROM,
+    CONFIDENCE,
+    Difference,
+    Estimate,
+)
 from mtfrun.metrics.catalogue import HIGHEST, LOWEST, best_mode
 from mtfrun.rundir import RunCost
 
 _MOST_DECIMALS = 8
 _ARROWS = {LOWEST: "↓", HIGHEST: "↑"}
+_LEAST_Q = 0.001
 # The columns of texts.
 _TEXTS = ("row", "note")
 
@@ -34,6 +40,8 @@ def estimate_text(estimate: Estimate, *, signed: bool = False) -> str:
     '2.346 ± 0.016'
     >>> estimate_text(Estimate(0.5, 12, 0.41, 0.53), signed=True)
     '+0.500 [+0.410, +0.530]'
+    >>> estimate_text(Estimate(0.5, 3))
+    '0.5000, equal'
     >>> estimate_text(Estimate(2.34567, 1)), estimate_text(Estimate())
     ('2.3457', '-')
     """
@@ -41,13 +49,13 @@ def estimate_text(estimate: Estimate, *, signed: bool = False) -> str:
     if mean is None:
         return "-"
     sign = "+" if signed else ""
-    if low is None or high is None or low == high:
+    if low is None or high is None:
         text = f"{sign if mean >= 0 else ''}{number_text(mean)}"
-        return text if low is None else f"{text} ± 0"
+        return f"{text}, equal" if estimate.count > 1 else text
     half = (high - low) / 2
     decimals = min(_MOST_DECIMALS, max(0, 1 - math.floor(math.log10(half))))
     text = f"{mean:{sign}.{decimals}f}"
-    if estimate.count >= BOOTSTRAP_FROM:
+    if estimate.count >= BOOTSTRAP_FROM or estimate.examples:
         return f"{text} [{low:{sign}.{decimals}f}, {high:{sign}.{decimals}f}]"
     return f"{text} ± {half:.{decimals}f}"
 
@@ -63,9 +71,12 @@ def table_columns(
     """
     rows = comparison.rows
 
-    def difference_text(estimate: Estimate) -> str:
+    def difference_text(estimate: Difference) -> str:
         text = write(estimate_text(estimate, signed=True))
         return bold.format(text) if estimate.is_significant else text
+
+    def name_of(column: str, metric: str) -> str:
+        return column if len(comparison.metrics) == 1 else f"{metric} {column}"
 
     columns = {"row": [write(row.name) for row in rows]}
     for metric in comparison.metrics:
@@ -73,14 +84,22 @@ def table_columns(
         heading = f"{metric} {_ARROWS[best_mode(metric)]}"
         columns[heading] = [write(estimate_text(x.mean)) for x in measured]
         if comparison.baselines:
-            heading = "difference" if len(comparison.metrics) == 1 else f"{metric} difference"
-            columns[heading] = [difference_text(x.difference) for x in measured]
+            differences = [x.difference for x in measured]
+            columns[name_of("difference", metric)] = list(map(difference_text, differences))
+            columns[name_of("q", metric)] = [_q_text(x.q) for x in differences]
+            columns[name_of("outputs differ", metric)] = [
+                "-" if x.different_outputs is None else f"{x.different_outputs:,}" for x in measured
+            ]
     for heading, text in _COSTS.items():
         columns[heading] = [text(row.cost) for row in rows]
     if columns["active"] == columns["parameters"]:
         del columns["active"]
     columns["note"] = [write(row.note) for row in rows]
     return {write(name): x for name, x in columns.items() if not {"", "-"}.issuperset(x)}
+
+
+def _q_text(q: float | None) -> str:
+    return "-" if q is None else "<0.001" if q < _LEAST_Q else f"{q:.3f}"
 
 
 _COSTS: dict[str, Callable[[RunCost], str]] = {
@@ -96,21 +115,30 @@ def table_notes(comparison: Comparison, *, mark: str = "bold") -> list[str]:
     modes = dict.fromkeys(best_mode(metric) for metric in comparison.metrics)
     meaning = {LOWEST: "less is better", HIGHEST: "more is better"}
     notes = [f"{'; '.join(f'{_ARROWS[mode]}: {meaning[mode]}' for mode in modes)}."]
-    counts = [m.mean.count for row in comparison.rows for m in row.metrics.values()]
-    if max(counts, default=0) == 1:
-        notes.append("One seed: no intervals, and no difference is significant.")
-    elif any(counts):
+    means = [m.mean for row in comparison.rows for m in row.metrics.values()]
+    counts = [x.count for x in means]
+    percent = f"{100 * CONFIDENCE:.0f} % confidence intervals"
+    if max(counts, default=0) > 1:
         methods = ["by Student's t"] * any(1 < count < BOOTSTRAP_FROM for count in counts)
         methods += ["by the BCa bootstrap, in brackets"] * (max(counts) >= BOOTSTRAP_FROM)
-        percent = f"{100 * CONFIDENCE:.0f} % confidence intervals"
         notes.append(f"Means over seeds with {percent}, {' or '.join(methods)}.")
+        if any(x.count > 1 and x.low is None for x in means):
+            notes.append("Equal: all seeds have the same value, which gives no interval.")
+    if examples := comparison.examples:
+        notes.append(
+            f"Of one trained model, the {percent}, in brackets, and q are over {examples:,} "
+            "examples, by sacrebleu's paired bootstrap: other seeds may differ by more."
+        )
+    elif max(counts, default=0) == 1:
+        notes.append("One seed: no intervals, and no difference is significant.")
     if names := comparison.baselines:
         one = names[0] if len(names) == 1 else "the baseline with the same values of the grid"
-        notes.append(f"Differences are to {one}, paired by seed.")
-    if tested := sum(estimate.count > 1 for estimate in comparison.differences):
+        pairs = "seed or example" if comparison.examples else "seed"
+        notes.append(f"Differences are to {one}, paired by {pairs}.")
+    if tested := sum(estimate.q is not None for estimate in comparison.differences):
         notes.append(
-            f"Those whose interval excludes 0 are {mark}: without any effect "
-            f"{(1 - CONFIDENCE) * tested:.1f} of {tested} would be, on average."
+            "q: the p of the difference, corrected by Benjamini and Hochberg for their number, "
+            f"{tested}; those with q < {1 - CONFIDENCE:.2g} are {mark}."
         )
     return notes
 
@@ -237,6 +265,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                         **dataclasses.asdict(x.difference),
                         "is_significant": x.difference.is_significant,
                     },
+                    "different_outputs": x.different_outputs,
                 }
                 for name, x in row.metrics.items()
             },
@@ -259,6 +288,7 @@ def _flatten(row: dict[str, Any]) -> dict[str, Any]:
         for prefix, estimate in ((metric, values), (f"{metric} difference", values["difference"])):
             record[prefix] = estimate["mean"]
             record |= {f"{prefix} {name}": estimate[name] for name in ("low", "high", "count")}
+        record |= {f"{metric} difference {name}": values["difference"][name] for name in "pq"}
     by_cause = row.pop("seconds_by_cause")
     return {**record, **row, **{f"seconds of {cause}": secs for cause, secs in by_cause.items()}}
 

@@ -34,11 +34,15 @@ Prints a table of a sweep: means over seeds, differences to a baseline, sizes, c
 
 The directory is a sweep's --model_dir, also while it is trained, or its --results. A row has the
 mean of the last evaluations of its finished runs with its 95 % confidence interval, and the
-difference to the baseline, paired by seed; it stands out (*, bold) if its interval excludes 0. The
-costs are of one run. A note says which runs are missing, and why.
+difference to the baseline, paired by seed. q is the p of the difference, corrected for the number
+of differences (Benjamini and Hochberg); the difference stands out (*, bold) if q < 0.05. One model
+that keeps all its decodes (DecodedPairs.num_saved = None) has intervals over examples. The costs
+are of one run. A note says which runs are missing, and why.
 
 --format: text, for a terminal; md, a page; latex (a table, for the package booktabs), html (the
-table element), csv and json with all digits.
+table element), csv and json with all digits. For md, latex and html all runs must be of a git
+commit without changes, so that they can be repeated, or of an installed package; --allow_changes
+makes a draft.
 
 --fit=ladder fits the scaling law L(N, D) = E + A / N^alpha + B / D^beta to a sweep over sizes and
 lengths of training, predicts the largest size, which the fit leaves out, and says what to train for
@@ -48,7 +52,7 @@ every row: the minimum of a parabola in the logarithm of the setting.
 docs/extras/sweeps.md says more."""
 
 FORMATS = ("text", "md", "latex", "csv", "html", "json")
-_WITH_TITLE = ("md", "latex", "html")
+PAGES = ("md", "latex", "html")
 _LADDER, _OPTIMUM = "ladder", "optimum"
 # The formats of a fit, or of a table without one, and the flags that are for it.
 _FITS: dict[str | None, tuple[Sequence[str], Sequence[str]]] = {
@@ -65,6 +69,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--baseline", help="the row that others are compared to; the sweep's by default")
     add_format(parser, FORMATS, "see above; text by default", default="text")
     add_output(parser)
+    text = "a draft of a page: runs may be of a tree with changes"
+    add("--allow_changes", action="store_true", help=text)
     add("--title", help="of md, latex and html; the sweep's question by default", metavar="TEXT")
     add("--fit", choices=(_LADDER, _OPTIMUM), help="a scaling law, or the optimum of a setting")
     add(
@@ -95,8 +101,9 @@ def _check(flags: argparse.Namespace) -> None:
             fits = [fit for fit, (_, names) in _FITS.items() if fit and name in names]
             remedy = f"give --fit={' or '.join(fits)}" if fits else "leave it out"
             raise InputError(f"--{name} is not for this table: {remedy}")
-    if flags.title is not None and flags.format not in _WITH_TITLE:
-        raise InputError(f"--title is of {', '.join(_WITH_TITLE)}: leave it out")
+    for name in ("title", "allow_changes"):
+        if getattr(flags, name) and flags.format not in PAGES:
+            raise InputError(f"--{name} is of {', '.join(PAGES)}: leave it out")
     if flags.format not in formats:
         raise InputError(f"--fit={flags.fit} writes {' or '.join(formats)}, not {flags.format}")
     if flags.budget is not None and flags.budget not in POSITIVE:
@@ -120,11 +127,13 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _table(flags: argparse.Namespace, command: Sequence[str]) -> str:
-    from mtfrun.extras.sweeps.analysis.comparison import compare
+    from mtfrun.extras.sweeps.analysis.comparison import compare, require_commits
     from mtfrun.extras.sweeps.analysis.table_formats import WRITERS, markdown_text
 
     metrics = [name.strip() for name in (flags.metric or "").split(",") if name.strip()]
     comparison = compare(pathlib.Path(flags.words[0]), metrics, flags.baseline)
+    if flags.format in PAGES and not flags.allow_changes:
+        require_commits(comparison)
     if flags.title is not None:
         comparison = dataclasses.replace(comparison, question=flags.title)
     if flags.format == "md":

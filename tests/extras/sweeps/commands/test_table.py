@@ -172,7 +172,16 @@ def test_a_table_marks_significant_differences(table_sweep: pathlib.Path) -> Non
     assert heading.split()[:4] == ["row", "loss", "↓", "difference"]
     assert first.split()[:5] == ["baseline", "2", "±", "13", "-"]
     assert "-0.4995 ± 0.0064*" in second
-    assert notes[-1].startswith("Those whose interval excludes 0 are marked by *")
+    assert notes[-1].endswith("those with q < 0.05 are marked by *.")
+
+
+def test_a_page_is_not_made_of_runs_of_a_tree_with_changes(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, {"baseline": [1.0, 3.0]}, git="0123456789ab, with changes")
+    line = error_line(mtfrun_here("table", str(tmp_path), "--format=md"))
+    assert "runs are of git 0123456789ab, with changes, so that nobody can repeat them" in line
+    draft = mtfrun_here("table", str(tmp_path), "--format=md", "--allow_changes")
+    assert "git 0123456789ab, with changes." in draft.stdout.decode()
+    assert mtfrun_here("table", str(tmp_path)).returncode == 0
 
 
 def test_a_page_has_a_title_and_its_command(
@@ -195,3 +204,5 @@ def test_bad_input_is_one_line_in_table(table_sweep: pathlib.Path, tmp_path: pat
     assert "--metric=losss: no evaluation has it; there are none yet" in line
     line = error_line(mtfrun_here("table", str(table_sweep), "--title=x"))
     assert "--title is of md, latex, html: leave it out" in line
+    line = error_line(mtfrun_here("table", str(table_sweep), "--allow_changes"))
+    assert "--allow_changes is of md, latex, html: leave it out" in line
