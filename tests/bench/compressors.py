@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mtfrun.cli.parser import parse_flags
 from mtfrun.data import TextData
 from mtfrun.experiment.runs.opening import Settings
+from mtfrun.experiment.runs.run_training import prepare
 from tests.bench.results import make_result, write_results
 
 QUESTION = "What do general compressors make of the quickstart's text, in bits per byte?"
@@ -46,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         command = ["train", f"--gin_file={options.gin_file}", f"--model_dir={directory / 'run'}"]
-        data = Settings.of_flags(parse_flags(command)).build().experiment.data
+        data = prepare(Settings.of_flags(parse_flags(command))).objects.experiment.data
         assert isinstance(data, TextData)
         train, validation = data.text("train"), data.text("validation")
         results = []

@@ -28,6 +28,7 @@ import numpy as np
 from mtfrun.cli.parser import parse_flags
 from mtfrun.data import TextData
 from mtfrun.experiment.runs.opening import Settings
+from mtfrun.experiment.runs.run_training import prepare
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.rundir.run_summary import summary_of
 from tests.bench.results import make_result, write_results
@@ -77,7 +78,7 @@ def main() -> None:
 def _write_text(path: pathlib.Path, options: argparse.Namespace) -> None:
     """Writes the bytes of the training and the validation split for the peers."""
     command = ["train", f"--gin_file={options.gin_file}", f"--model_dir={path.parent / 'text'}"]
-    data = Settings.of_flags(parse_flags(command)).build().experiment.data
+    data = prepare(Settings.of_flags(parse_flags(command))).objects.experiment.data
     assert isinstance(data, TextData)
     texts = {x: np.frombuffer(data.text(x), np.uint8) for x in ("train", "validation")}
     np.savez(path, **texts)

@@ -7,6 +7,8 @@ import shlex
 
 import pytest
 
+from docs import figures
+from mtfrun.errors import InputError
 from mtfrun.extras.report.run_page import report_of
 from mtfrun.extras.sweeps.analysis.comparison import compare, require_commits
 from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
@@ -17,6 +19,7 @@ from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 ROOT = pathlib.Path(__file__).parents[2]
 # Without a page they are of a sweep that is not finished.
 RESULTS = [x for x in sorted(ROOT.glob("docs/results/*.jsonl")) if x.with_suffix(".md").exists()]
+NUM_FIGURES = 25
 QUICK = {"mixtures", "precision"}
 # Runs of a tree with changes, which are still to be repeated.
 TO_REPEAT = {"mixtures", "mup", "standard_widths"}
@@ -52,6 +55,53 @@ def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) ->
     runs = records.runs(sweep.runs())
     records.check_settings(runs)
     assert all(planned.is_done for planned in runs)
+
+
+def test_figures_in_texts_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    different, number = [], 0
+    for path in figures.files():
+        found = list(figures.figures(path, path.read_text()))
+        number += len(found)
+        different += [x for x in found if x.written != x.expected]
+    with capsys.disabled():
+        print(f" {number} figures ", end="")
+    assert not different, "bin/docs --figures rewrites them"
+    assert number >= NUM_FIGURES
+
+
+def test_a_wrong_figure_is_found_and_rewritten() -> None:
+    page = ROOT / "docs/results/README.md"
+    text = page.read_text()
+    for figure in figures.figures(page, text):
+        start, end = figure.span
+        planted = f"{text[:start]}{float(figure.written) + 1:.3f}{text[end:]}"
+        found = list(figures.figures(page, planted))
+        assert [x.reference for x in found if x.written != x.expected] == [figure.reference]
+        assert figures.rewrite(planted, found) == text
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("mixtures.jsonl dense", "write FILE ROW METRIC"),
+        ("mixtures.jsonl densest bits_per_byte .3f", "no row 'densest'"),
+        ("mixtures.jsonl dense bleu .3f", "no evaluation has it"),
+        ("mixtures.jsonl dense bits_per_byte difference .3f", "no difference of bits_per_byte"),
+    ],
+)
+def test_a_wrong_reference_is_an_error(reference: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        list(figures.figures(ROOT / "x.md", f"<!-- = {reference} -->1"))
+
+
+def test_a_header_of_a_gin_file_has_the_figure_of_its_row() -> None:
+    text = (
+        "# A model.\n#\n# Result:    1.5 bits per byte of the validation split, which is good;\n"
+        '#            row "dense" of docs/results/mixtures.md\n# Commonly overridden:\n'
+    )
+    (figure,) = figures.figures(ROOT / "x.gin", text)
+    mean = compare(ROOT / "docs/results/mixtures.jsonl").rows[0].metrics["bits_per_byte"].mean.mean
+    assert figure.written == "1.5" and figure.expected == f"{mean:.1f}"
 
 
 def test_a_report_of_results_has_a_line_for_each_run() -> None:
