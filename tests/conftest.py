@@ -23,7 +23,7 @@ from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 # Programs that import torch and other packages that tests do not need.
 collect_ignore_glob = [
     *("*/transformers_*.py", "*_process.py", "*/judged_models.py"),
-    *("*/torch_*.py", "*/ctranslate2_*.py"),
+    *("*/torch_*.py", "*/jax_*.py", "*/ctranslate2_*.py"),
 ]
 
 # Markers of tests that run only if they are chosen.

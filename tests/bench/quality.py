@@ -80,8 +80,8 @@ def _write_text(path: pathlib.Path, options: argparse.Namespace) -> None:
     command = ["train", f"--gin_file={options.gin_file}", f"--model_dir={path.parent / 'text'}"]
     data = prepare(Settings.of_flags(parse_flags(command))).objects.experiment.data
     assert isinstance(data, TextData)
-    texts = {x: np.frombuffer(data.text(x), np.uint8) for x in ("train", "validation")}
-    np.savez(path, **texts)
+    train, validation = (np.frombuffer(data.text(x), np.uint8) for x in ("train", "validation"))
+    np.savez(path, train=train, validation=validation)
 
 
 def _quickstart(directory: pathlib.Path, seed: int, options: argparse.Namespace) -> RunResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,16 @@ from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 
 def make_result(row: str, repeat: int, metrics: Mapping[str, float], **fields: Any) -> RunResult:
     """Returns the result of a row in a repeat, which takes the place of a seed."""
-    place = (f"{row},SEED={repeat}", row, repeat, {}, "finished")
-    return RunResult(*place, metrics=metrics, environment=environment(), **fields)
+    return RunResult(
+        name=f"{row},SEED={repeat}",
+        row=row,
+        seed=repeat,
+        values={},
+        state="finished",
+        metrics=metrics,
+        environment=environment(),
+        **fields,
+    )
 
 
 def write_results(
@@ -22,10 +31,8 @@ def write_results(
     """Writes a file of lines; rows are in the order of the results."""
     rows = {result.row: SweepRow() for result in results}
     repeats = sorted({result.seed for result in results})
-    compared = {"metric": metric, "baseline": baseline}
+    sweep = Sweep([], rows=rows, seeds=repeats, metric=metric, baseline=baseline)
     file = Results(path)
-    file.write_sweep(
-        Sweep([], {}, rows, {}, repeats, **compared, name=path.stem, question=question)
-    )
+    file.write_sweep(dataclasses.replace(sweep, name=path.stem, question=question))
     for result in results:
         file.write(result)

@@ -12,7 +12,7 @@ from torch import nn
 from tests.bench import plain_gpt as gpt
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.norm_1, self.norm_2 = nn.LayerNorm(gpt.D_MODEL), nn.LayerNorm(gpt.D_MODEL)
@@ -30,7 +30,7 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm_2(x)), approximate="tanh"))
 
 
-class PlainGPT(nn.Module):
+class PlainGPT(nn.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(gpt.VOCAB, gpt.D_MODEL)

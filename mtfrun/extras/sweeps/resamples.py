@@ -88,14 +88,17 @@ def resample_decodes(
 def _scorer(metric: str, value: float, targets: Sequence[str], outputs: Sequence[str]) -> Any:
     """Returns a function of examples' indexes to the metric; None if it differs from `value`."""
     # Importing it takes longer than most commands, which do not need it.
-    from sacrebleu.metrics import BLEU, CHRF  # noqa: PLC0415
+    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415
+    from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415
 
+    scorers: list[Any] = []
     if metric == "exact_match":
         is_right = np.equal(targets, outputs)
         scorers = [lambda indexes: float(np.mean(is_right[indexes]))]
-    else:
-        metrics = {"bleu": [BLEU(tokenize="intl"), BLEU(tokenize="13a")], "chrf": [CHRF()]}
-        scorers = [_corpus_scorer(x, targets, outputs) for x in metrics.get(metric, [])]
+    elif metric == "bleu":
+        scorers = [_corpus_scorer(BLEU(tokenize=x), targets, outputs) for x in ("intl", "13a")]
+    elif metric == "chrf":
+        scorers = [_corpus_scorer(CHRF(), targets, outputs)]
     everything = np.arange(len(targets))
     matching = (x for x in scorers if math.isclose(x(everything), value, rel_tol=1e-6))
     return next(matching, None) if targets else None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.significance import PairedTest, Result
 
 from mtfrun.extras.sweeps.analysis.comparison import Measured, compare
 from mtfrun.extras.sweeps.analysis.statistics import interval
@@ -21,7 +23,8 @@ from mtfrun.metrics.task_metrics import bleu, chrf, exact_match
 
 STEP = 1
 KEEPS_ALL = {NUM_SAVED: "None"}
-METRICS = {"exact_match": exact_match, "bleu": bleu, "chrf": chrf}
+Metric = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
+METRICS: dict[str, Metric] = {"exact_match": exact_match, "bleu": bleu, "chrf": chrf}
 WORDS = ["the", "a", "cat", "dog", "sits", "runs", "on", "under", "big", "small", "mat", "tree"]
 
 
@@ -93,6 +96,7 @@ def test_the_paired_bootstrap_is_that_of_sacrebleu(
     measured = _compared(tmp_path, name)
     test = PairedTest(list(OUTPUTS.items()), {"metric": metric}, [TARGETS], test_type="bs")
     ((_, (_, expected)),) = [x for x in test()[1].items() if x[0] != "System"]
+    assert isinstance(expected, Result)
     assert measured.mean.mean == pytest.approx(expected.score)
     assert measured.mean.low is not None and measured.mean.high is not None
     # Its percentiles are not interpolated.
