@@ -22,7 +22,7 @@ RESULTS = [x for x in sorted(ROOT.glob("docs/results/*.jsonl")) if x.with_suffix
 NUM_FIGURES = 25
 QUICK = {"mixtures", "precision"}
 # Runs of a tree with changes, which are still to be repeated.
-TO_REPEAT = {"mixtures", "mup", "standard_widths"}
+TO_REPEAT = {"mixtures"}
 
 
 @pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
