@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
 import shlex
@@ -60,8 +61,8 @@ def figures(path: pathlib.Path, text: str) -> Iterator[Figure]:
         for match in _RESULT.finditer(text):
             decimals = len(match["figure"].partition(".")[2])
             spec = f".{decimals}{'%' if match['percent'] else 'f'}"
-            comparison = _comparison(match["page"])
-            value = _value(comparison, match["row"], comparison.metrics[0], "mean")
+            (metric,) = _comparison(match["page"]).metrics
+            value = _value(match["page"], match["row"], metric)
             reference = f'row "{match["row"]}" of {match["page"]}'
             span = match.span("figure")
             yield Figure(path, reference, match["figure"], span, _format(value, spec))
@@ -73,8 +74,7 @@ def figures(path: pathlib.Path, text: str) -> Iterator[Figure]:
         except ValueError as error:
             form = "FILE ROW METRIC [WHAT] FORMAT"
             raise InputError(f"{path}: <!-- = {reference} -->: write {form}") from error
-        comparison = _comparison(file.removesuffix(".jsonl"))
-        value = _value(comparison, row, metric, *of)
+        value = _value(file.removesuffix(".jsonl"), row, metric, *of)
         expected = _format(value, spec, is_signed=not of or "difference" not in of[0])
         start = match.end() - len(match["figure"] or "")
         yield Figure(path, reference, match["figure"] or "", (start, match.end()), expected)
@@ -82,27 +82,24 @@ def figures(path: pathlib.Path, text: str) -> Iterator[Figure]:
 
 @functools.cache
 def _comparison(name: str, metric: str | None = None) -> Comparison:
+    """Returns the table of a metric, by default the sweep's."""
     return compare(RESULTS / f"{name}.jsonl", [] if metric is None else [metric])
 
 
-def _value(comparison: Comparison, row: str, metric: str, of: str = "mean") -> float:
-    rows = {x.name: x for x in comparison.rows}
+def _value(name: str, row: str, metric: str, of: str = "mean") -> float:
+    table = _comparison(name, None if metric in _COSTS else metric)
+    rows = {x.name: x for x in table.rows}
     if row not in rows:
-        raise InputError(f"{comparison.name}: no row {row!r}: there are {', '.join(rows)}")
+        raise InputError(f"{name}: no row {row!r}: there are {', '.join(rows)}")
     found = _find(rows[row], metric, of)
     if found is None:
-        again = _comparison(comparison.name, metric)
-        found = _find({x.name: x for x in again.rows}[row], metric, of)
-    if found is None:
-        raise InputError(f"{comparison.name}, row {row}: no {of} of {metric}")
+        raise InputError(f"{name}, row {row}: no {of} of {metric}")
     return found
 
 
 def _find(row: ComparedRow, metric: str, of: str) -> float | None:
     if metric in _COSTS:
         return getattr(row.cost, metric)
-    if metric not in row.metrics:
-        return None
     measured = row.metrics[metric]
     estimate, name = measured.mean, of
     if of.startswith("difference"):
@@ -118,10 +115,11 @@ def _format(value: float, spec: str, *, is_signed: bool = True) -> str:
     return f"{shown:{spec}}".removesuffix("%")
 
 
-def files() -> list[pathlib.Path]:
-    """Returns the files that may have figures."""
+def figures_by_file() -> dict[pathlib.Path, list[Figure]]:
+    """Returns the figures of all files that may have some."""
     pages = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-    return [*pages, *sorted(ROOT.glob("gin/**/*.gin"))]
+    files = [*pages, *sorted(ROOT.glob("gin/**/*.gin"))]
+    return {path: list(figures(path, path.read_text())) for path in files}
 
 
 def rewrite(text: str, found: list[Figure]) -> str:
@@ -134,20 +132,18 @@ def rewrite(text: str, found: list[Figure]) -> str:
 
 def main() -> int:
     """Returns the exit code: 1 for figures that differ and are not rewritten."""
-    number = different = 0
-    for path in files():
-        text = path.read_text()
-        found = list(figures(path, text))
-        number += len(found)
-        for figure in found:
-            if figure.written != figure.expected:
-                different += 1
-                place = path.relative_to(ROOT)
-                print(f"{place}: {figure.reference}: {figure.written} is now {figure.expected}")
-        if "--write" in sys.argv:
-            path.write_text(rewrite(text, found))
-    print(f"{number} figures, {different} of them differed from the results")
-    return 0 if not different or "--write" in sys.argv else 1
+    found = figures_by_file()
+    different = [x for x in itertools.chain(*found.values()) if x.written != x.expected]
+    for figure in different:
+        place = figure.path.relative_to(ROOT)
+        print(f"{place}: {figure.reference}: {figure.written} is now {figure.expected}")
+    number = sum(map(len, found.values()))
+    print(f"{number} figures, {len(different)} of them differed from the results")
+    if "--write" not in sys.argv:
+        return 1 if different else 0
+    for path in {figure.path for figure in different}:
+        path.write_text(rewrite(path.read_text(), found[path]))
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,10 +21,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-from mtfrun.cli.parser import parse_flags
-from mtfrun.data import TextData
-from mtfrun.experiment.runs.opening import Settings
-from mtfrun.experiment.runs.run_training import prepare
+from tests.bench.quality import split_texts
 from tests.bench.results import make_result, write_results
 
 QUESTION = "What do general compressors make of the quickstart's text, in bits per byte?"
@@ -46,10 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
-        command = ["train", f"--gin_file={options.gin_file}", f"--model_dir={directory / 'run'}"]
-        data = prepare(Settings.of_flags(parse_flags(command))).objects.experiment.data
-        assert isinstance(data, TextData)
-        train, validation = data.text("train"), data.text("validation")
+        train, validation = split_texts(options.gin_file, directory / "run").values()
         results = []
         for row, size_of in _subjects(directory).items():
             bits = {

@@ -25,20 +25,16 @@ from tests.bench.without_keras import tf
 # isort: split
 from mtfrun import decoding, mtf
 from mtfrun.extras.sweeps.result import RunResult
-from mtfrun.models.transformer import (
-    AttentionHeads,
-    DecoderOnly,
-    FeedForward,
-    SelfAttention,
-    Stack,
-    TokenEmbedding,
-)
+from mtfrun.models.transformer import DecoderOnly
 from tests.bench.decode import NO_END
+from tests.bench.mtfrun_lm import language_model
 from tests.bench.results import make_result, write_results
+from tests.bench.train import Sizes
 
 QUESTION = "How much does a cache of keys and values save in decoding, by the number of positions?"
 LENGTHS = (64, 256, 1024, 4096)
-LAYERS, HEADS, D_MODEL, D_FF, VOCAB, BATCH = 3, 4, 128, 512, 384, 8
+SIZES = Sizes(d_model=128, d_ff=512, num_layers=3, num_heads=4, vocabulary=384)
+BATCH = 8
 # Positions that are decoded; the difference of a decode of all and of one of them is the steps'.
 DECODED = 64
 # Calls of a repeat, of which the median counts.
@@ -62,24 +58,15 @@ def main() -> None:
         write_results(options.output, QUESTION, results, "times_as_fast", first)
 
 
-def _model(mesh: mtf.Mesh, length: int) -> DecoderOnly:
-    attention = functools.partial(SelfAttention, heads=AttentionHeads(HEADS, D_MODEL // HEADS))
-    layers = [attention, functools.partial(FeedForward, d_ff=D_FF)]
-    model = DecoderOnly(
-        *(mesh, VOCAB),
-        stack=functools.partial(Stack, layers=layers, num_layers=LAYERS),
-        embedding=TokenEmbedding(D_MODEL, length, tied_softmax=False),
-    )
-    mtf.initialize(model, seed=0)
-    return model
-
-
 def _subject(length: int) -> Callable[[int], RunResult]:
     """Returns a function of a repeat to its result, compiled."""
     mesh = mtf.Mesh()
-    model = _model(mesh, length)
+    model = language_model(mesh, SIZES, length)
+    mtf.initialize(model, seed=0)
     shape = mtf.Shape([("batch", BATCH), ("length", length)])
-    row_ids = np.random.default_rng(0).integers(2, VOCAB, size=[BATCH, length], dtype=np.int32)
+    row_ids = np.random.default_rng(0).integers(
+        2, SIZES.vocabulary, size=[BATCH, length], dtype=np.int32
+    )
     ids = mtf.import_tf_tensor(mesh, row_ids, shape)
     search, batch = decoding.Search(), shape.dims[0]
 
@@ -87,7 +74,7 @@ def _subject(length: int) -> Callable[[int], RunResult]:
         hypotheses = search(
             functools.partial(model.decoder, {"targets": prompts}),
             prompts,
-            mtf.Dimension("vocab", VOCAB),
+            mtf.Dimension("vocab", SIZES.vocabulary),
             lines=mtf.range(mesh, batch),
             rules=search.controls.rules(NO_END),
         )

@@ -55,19 +55,23 @@ def main() -> None:
     parser.add_argument("--evaluate_every", type=int, default=250)
     parser.add_argument("--output", type=pathlib.Path, help="a new file of results, .jsonl")
     options = parser.parse_args()
-    peers = {"PyTorch": [sys.executable, "-m", "tests.bench.torch_gpt", "--rate", "torch_rate"]}
+    peers = {
+        "PyTorch": [sys.executable, "-m", "tests.bench.torch_gpt", f"--rate={options.torch_rate}"]
+    }
     if options.jax:
-        peers["JAX"] = [options.jax, "-m", "tests.bench.jax_gpt", "--rate", "jax_rate"]
+        peers["JAX"] = [options.jax, "-m", "tests.bench.jax_gpt", f"--rate={options.jax_rate}"]
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
-        _write_text(directory / "text.npz", options)
+        text = directory / "text.npz"
+        splits = split_texts(options.gin_file, directory / "text").values()
+        train, validation = (np.frombuffer(x, np.uint8) for x in splits)
+        np.savez(text, train=train, validation=validation)
         results = []
         for seed in range(options.seeds):
             results.append(_quickstart(directory / f"run{seed}", seed, options))
-            for row, (*command, rate) in peers.items():
-                command += [str(getattr(options, rate)), "--text", str(directory / "text.npz")]
-                command += [f"--seed={seed}", f"--steps={options.steps}"]
-                results.append(_peer(row, seed, [*command], options))
+            for row, command in peers.items():
+                flags = [f"--text={text}", f"--seed={seed}", f"--steps={options.steps}"]
+                results.append(_peer(row, seed, [*command, *flags], options))
             for result in results[-1 - len(peers) :]:
                 print(json.dumps({"row": result.row, "seed": seed, **result.metrics}), flush=True)
     _report(results)
@@ -75,13 +79,12 @@ def main() -> None:
         write_results(options.output, QUESTION, results, "seconds_to_1.8", "quickstart")
 
 
-def _write_text(path: pathlib.Path, options: argparse.Namespace) -> None:
-    """Writes the bytes of the training and the validation split for the peers."""
-    command = ["train", f"--gin_file={options.gin_file}", f"--model_dir={path.parent / 'text'}"]
+def split_texts(gin_file: str, directory: pathlib.Path) -> dict[str, bytes]:
+    """Returns the bytes of the training and the validation split of a run's configuration."""
+    command = ["train", f"--gin_file={gin_file}", f"--model_dir={directory}"]
     data = prepare(Settings.of_flags(parse_flags(command))).objects.experiment.data
     assert isinstance(data, TextData)
-    train, validation = (np.frombuffer(data.text(x), np.uint8) for x in ("train", "validation"))
-    np.savez(path, train=train, validation=validation)
+    return {split: data.text(split) for split in ("train", "validation")}
 
 
 def _quickstart(directory: pathlib.Path, seed: int, options: argparse.Namespace) -> RunResult:
@@ -105,7 +108,7 @@ def _quickstart(directory: pathlib.Path, seed: int, options: argparse.Namespace)
         for line in process.stderr:
             if match := _STEP.match(line):
                 seconds[int(match[1])] = time.time() - start
-    assert process.returncode == 0
+    assert process.returncode == 0 and max(seconds) == max(quality)
     times = np.interp(list(quality), list(seconds), list(seconds.values()))
     curve = list(zip(quality, times.tolist(), quality.values(), strict=True))
     status = summary_of(timed, "").status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import shlex
 
@@ -58,15 +59,12 @@ def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) ->
 
 
 def test_figures_in_texts_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
-    different, number = [], 0
-    for path in figures.files():
-        found = list(figures.figures(path, path.read_text()))
-        number += len(found)
-        different += [x for x in found if x.written != x.expected]
+    found = list(itertools.chain(*figures.figures_by_file().values()))
     with capsys.disabled():
-        print(f" {number} figures ", end="")
+        print(f" {len(found)} figures ", end="")
+    different = [x for x in found if x.written != x.expected]
     assert not different, "bin/docs --figures rewrites them"
-    assert number >= NUM_FIGURES
+    assert len(found) >= NUM_FIGURES
 
 
 def test_a_wrong_figure_is_found_and_rewritten() -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,8 @@ NUM_SAVED = "experiment.DecodedPairs.num_saved"
 """The setting that is None in runs that keep all decodes."""
 
 _COUNT = 1000
+# Of sacrebleu.significance; always the same, so that runs can be paired.
+_SEED = 12345
 _HASH_DIGITS = 12
 # Of the hash of an output: two that differ look equal once in 65,536.
 _OUTPUT_DIGITS = 4
@@ -75,10 +76,8 @@ def resample_decodes(
     scorer = _scorer(metric, value, targets, outputs)
     if scorer is None:
         return None
-    # The generator and the seed of sacrebleu.significance.
-    seed = int(os.environ.get("SACREBLEU_SEED", "12345"))
     size = (_COUNT, len(records))
-    drawn = np.random.default_rng(seed).choice(len(records), size=size, replace=True)
+    drawn = np.random.default_rng(_SEED).choice(len(records), size=size, replace=True)
     scores = [round(scorer(indexes), _DECIMALS) for indexes in drawn]
     pairs = "\0".join(itertools.chain(inputs, targets))
     ids = "".join(_hash(output)[:_OUTPUT_DIGITS] for output in outputs)
