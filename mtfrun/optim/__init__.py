@@ -9,6 +9,10 @@ from .clipping import clip_by_global_norm as clip_by_global_norm
 from .clipping import global_norm as global_norm
 from .clipping import half_squares as half_squares
 from .clipping import norm_of as norm_of
+from .muon import AdamPart as AdamPart
+from .muon import Muon as Muon
+from .muon import matrix_sides as matrix_sides
+from .muon import orthogonalize as orthogonalize
 from .mup import adam_factor as adam_factor
 from .mup import relative_factor as relative_factor
 from .mup import set_base_sizes as set_base_sizes

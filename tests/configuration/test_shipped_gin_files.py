@@ -43,7 +43,7 @@ def _build(files: list[str], flags: list[str]) -> Training:
 
 
 def test_every_kind_of_file_is_shipped() -> None:
-    kinds = "adapters data defaults.gin extras layouts models runs schedules"
+    kinds = "adapters data defaults.gin extras layouts models optimizers runs schedules"
     assert sorted({path.partition("/")[0] for path in shipped_gin_files()}) == kinds.split()
 
 

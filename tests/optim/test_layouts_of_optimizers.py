@@ -49,7 +49,7 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
     ),
     "lion": lambda: optimizers.Lion(0.1, weight_decay=0.1),
     "momentum": lambda: optim.Momentum(0.1, nesterov=True),
-    "muon": lambda: optimizers.Muon(optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1),
+    "muon": lambda: optim.Muon(optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1),
     "schedule_free_adam": lambda: optimizers.ScheduleFreeAdam(
         optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1
     ),

@@ -116,7 +116,7 @@ def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int
         (optim.Adam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optimizers.Lion(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optimizers.ScheduleFreeAdam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
-        (optimizers.Muon(1.0), [1, 1 / 4, 1, 1 / 16, 1 / 4]),
+        (optim.Muon(1.0), [1, 1 / 4, 1, 1 / 16, 1 / 4]),
         (optim.Momentum(1.0), [16, 1, 16, 1 / 16, 1]),
         (optim.Adafactor(1.0), [1, 1 / 4, 1, 1, 1 / 4]),
         (optim.Adafactor(1.0, parameter_scale=None), [1, 1 / 16, 1, 1 / 16, 1 / 16]),

@@ -17,7 +17,7 @@ from tests.layouts import ONE_DEVICE, assert_close
 MESH = mtf.Mesh(ONE_DEVICE)
 Maker: TypeAlias = Callable[[float | optim.Schedule], optim.SlotOptimizer]
 OPTIMIZERS: list[Maker] = [
-    *(optim.Sgd, optim.Momentum, optim.Adam, optimizers.Lion, optimizers.Muon, optim.Adafactor)
+    *(optim.Sgd, optim.Momentum, optim.Adam, optimizers.Lion, optim.Muon, optim.Adafactor)
 ]
 OF_FLOAT32: list[Maker] = [*OPTIMIZERS, optimizers.ScheduleFreeAdam]
 

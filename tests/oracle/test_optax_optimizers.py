@@ -17,7 +17,7 @@ from tests.oracle.reference_cases import ReferenceCase, reference_cases
 CASES = reference_cases("optax_optimizers")
 OPTIMIZERS: dict[str, Callable[..., optim.SlotOptimizer]] = {
     "lion": optimizers.Lion,
-    "muon": optimizers.Muon,
+    "muon": optim.Muon,
     "schedule_free_adam": optimizers.ScheduleFreeAdam,
 }
 # Over which products sum, of Muon's matrices.

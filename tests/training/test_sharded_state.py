@@ -36,7 +36,7 @@ Collectives = dict[str, dict[str, Any]]
 OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
     "adam": lambda: optim.Adam(0.05, weight_decay=0.1, exclude_from_weight_decay=["embedding"]),
     "adafactor": lambda: optim.Adafactor(0.05, beta1=0.9, min_dim_size_to_factor=8),
-    "muon": lambda: optimizers.Muon(0.05, weight_decay=0.1),
+    "muon": lambda: optim.Muon(0.05, weight_decay=0.1),
     "schedule_free_adam": lambda: optimizers.ScheduleFreeAdam(0.05),
     "momentum": lambda: optim.Momentum(0.05, weight_decay=0.1),
     "sgd": lambda: optim.Sgd(0.05),

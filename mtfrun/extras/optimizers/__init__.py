@@ -1,8 +1,4 @@
 from mtfrun.extras.optimizers.lion import Lion as Lion
-from mtfrun.extras.optimizers.muon import AdamPart as AdamPart
-from mtfrun.extras.optimizers.muon import Muon as Muon
-from mtfrun.extras.optimizers.muon import matrix_sides as matrix_sides
-from mtfrun.extras.optimizers.muon import orthogonalize as orthogonalize
 from mtfrun.extras.optimizers.schedule_free import ScheduleFreeAdam as ScheduleFreeAdam
 from mtfrun.extras.optimizers.shampoo import Preconditioning as Preconditioning
 from mtfrun.extras.optimizers.shampoo import Shampoo as Shampoo

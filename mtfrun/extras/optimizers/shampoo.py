@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
-from mtfrun.extras.optimizers.muon import AdamPart
+from mtfrun.optim.muon import AdamPart
 from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule

@@ -7,7 +7,6 @@ import pytest
 
 from mtfrun import mtf, optim
 from mtfrun.errors import InputError
-from mtfrun.extras import optimizers
 from mtfrun.models import moe
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import small_model
@@ -18,7 +17,7 @@ MESH = mtf.Mesh(ONE_DEVICE)
 def _sides(root: mtf.Module) -> dict[str, tuple[str, str]]:
     """Returns rows and columns of the matrices among the variables, by path."""
     mtf.assign_paths(root)
-    found = {p: optimizers.matrix_sides(v, ["vocab"]) for p, v in root.named_variables().items()}
+    found = {p: optim.matrix_sides(v, ["vocab"]) for p, v in root.named_variables().items()}
     return {p: (s[0].to_string, s[1].to_string) for p, s in found.items() if s is not None}
 
 
@@ -56,11 +55,11 @@ def test_paths_are_left_to_adam_by_patterns() -> None:
     variables = {
         path: mtf.Variable(MESH, "d_model:4;d_ff:2", reduced_dims=reduced) for path in ("a", "b")
     }
-    optimizer = optimizers.Muon(0.1, adam=optimizers.AdamPart(paths=["^b$"]))
+    optimizer = optim.Muon(0.1, adam=optim.AdamPart(paths=["^b$"]))
     optimizer.init(variables)
     assert [*optimizer.named_slots()] == ["a/m", "b/m", "b/v"]
     with pytest.raises(InputError, match=r"AdamPart\.paths='c' is in none"):
-        optimizers.Muon(0.1, adam=optimizers.AdamPart(paths=["c"])).init(variables)
+        optim.Muon(0.1, adam=optim.AdamPart(paths=["c"])).init(variables)
 
 
 @pytest.mark.parametrize("shape", ["batch:3;rows:6;columns:10", "columns:4;rows:12"])
@@ -69,10 +68,10 @@ def test_singular_values_are_about_one(shape: str) -> None:
     rows, columns = (mtf.Shape([dims.get_dim_by_name(name)]) for name in ("rows", "columns"))
     value = np.random.default_rng(0).normal(size=dims.to_integer_list).astype(np.float32)
     x = mtf.import_tf_tensor(MESH, value, dims)
-    direction = mtf.to_numpy(optimizers.orthogonalize(x, rows, columns))
+    direction = mtf.to_numpy(optim.orthogonalize(x, rows, columns))
     singular = np.linalg.svd(direction, compute_uv=False)
     assert singular.min() > 0.6 and singular.max() < 1.3
-    zeros = mtf.to_numpy(optimizers.orthogonalize(mtf.zeros_like(x), rows, columns))
+    zeros = mtf.to_numpy(optim.orthogonalize(mtf.zeros_like(x), rows, columns))
     np.testing.assert_array_equal(zeros, 0.0)
 
 
@@ -84,7 +83,7 @@ def test_the_rate_of_a_wide_matrix_bounds_the_spectral_norm() -> None:
             MESH, [d_model, d_ff], mtf.VarianceScaling()([d_model], [d_ff])
         )
         optim.set_base_sizes(module, {"d_model": 16, "d_ff": 64})
-        optimizer = optimizers.Muon(0.1, rms=rms)
+        optimizer = optim.Muon(0.1, rms=rms)
         variables = module.named_variables()
         optimizer.init(variables)
         assert optimizer.width_factor("kernel", variables["kernel"]) == pytest.approx(expected)
