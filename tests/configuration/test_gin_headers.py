@@ -57,7 +57,9 @@ def _header(name: str) -> str:
     return "\n".join(line.removeprefix("#") for line in lines[:count])
 
 
-@pytest.mark.parametrize("name", ["runs/quickstart.gin", "runs/language_model.gin", "runs/moe_quickstart.gin"])
+@pytest.mark.parametrize(
+    "name", ["runs/quickstart.gin", "runs/language_model.gin", "runs/moe_quickstart.gin"]
+)
 def test_the_warm_up_of_a_short_quickstart_is_a_share_of_its_steps(name: str) -> None:
     (share,) = re.findall(r"^WARMUP_STEPS = (\S+)", pathlib.Path(SHIPPED, name).read_text(), re.M)
     assert float(share) < 0.5
