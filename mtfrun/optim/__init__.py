@@ -32,7 +32,6 @@ from .schedules import LinearWarmup as LinearWarmup
 from .schedules import Product as Product
 from .schedules import Schedule as Schedule
 from .schedules import Shifted as Shifted
-from .schedules import SlantedTriangular as SlantedTriangular
 from .schedules import TruncatedRsqrt as TruncatedRsqrt
 from .schedules import noam as noam
 from .sgd import Momentum as Momentum

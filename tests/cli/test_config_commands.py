@@ -16,7 +16,7 @@ from tests.cli.command import error_line, mtfrun_here
 
 QUICK = "--gin_file=runs/quickstart.gin"
 _TEXT = (SHIPPED / "runs/quickstart.gin").read_text().splitlines()
-STEPS_LINE = f"runs/quickstart.gin:{_TEXT.index('TRAIN_STEPS = 4000') + 1}"
+STEPS_LINE = f"runs/quickstart.gin:{_TEXT.index('TRAIN_STEPS = 1500') + 1}"
 
 
 def _lines(*arguments: str) -> list[str]:
@@ -67,8 +67,8 @@ def test_the_list_of_files_needs_no_tensorflow() -> None:
         ("clip_norm", ["training.TrainOptions:", "    clip_norm = None  # default"]),
         ("frozen", ["    frozen = ()  # default"]),
         ("max_to_keep", ["training.CheckpointOptions:", "    max_to_keep = 3  # default"]),
-        ("learning_rate_factors", ["optim.Adafactor:"]),
-        ("TRAIN_STEPS", [f"    train_steps = 4000  # {STEPS_LINE} (TRAIN_STEPS)"]),
+        ("exclude_from_weight_decay", ["optim.Muon:"]),
+        ("TRAIN_STEPS", [f"    train_steps = 1500  # {STEPS_LINE} (TRAIN_STEPS)"]),
     ],
 )
 def test_show_finds_what_no_gin_file_names(word: str, expected: list[str]) -> None:
@@ -120,8 +120,8 @@ def test_show_and_diff_read_run_directories(
 
 def test_diff_shows_values_and_classes_that_differ() -> None:
     lines = _lines("diff", "runs/quickstart.gin", "runs/denoise.gin")
-    place = lines.index("training.TrainOptions:")
-    assert lines[place + 1 : place + 3] == ["-   train_steps = 4000", "+   train_steps = 2000"]
+    place = lines.index("decoding.Search:")
+    assert lines[place + 1 : place + 3] == ["-   temperature = 0.9", "+   temperature = 0.0"]
     assert any(line.startswith("- uses data.LanguageModelData, ") for line in lines)
     assert any(line.startswith("+ uses data.DenoisingData, ") for line in lines)
 
@@ -135,7 +135,7 @@ def test_explain_a_macro() -> None:
     (macro,) = _json("explain", "%TRAIN_STEPS")
     assert macro["kind"] == "macro" and "steps" in macro["text"].splitlines()
     assert "training.TrainOptions.train_steps" in macro["used_by"]
-    assert f"{STEPS_LINE}: 4000" in macro["set_by"]
+    assert f"{STEPS_LINE}: 1500" in macro["set_by"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ MEMORY_GROWTH = "--gin.DeviceSettings.memory_growth=True"
 RUNS = {
     # The schedule is the same, whatever the number of steps.
     "quickstart": [
-        *("--gin_file=runs/quickstart.gin", "--gin.CosineDecay.total_steps=1000"),
+        *("--gin_file=runs/language_model.gin", "--gin.CosineDecay.total_steps=1000"),
         "--gin.WARMUP_STEPS=100",
     ],
     "mixture": [

@@ -127,8 +127,8 @@ BY_EXPERTS = zoo.ExpertProjections(
     mixture=MIXTURE, experts=functools.partial(moe.Experts, hidden_size=8, dropout_rate=0.3)
 )
 
-KINDS_OF_FILTERS = ("TrainedFilters", "LightweightFilters", "DynamicFilters")
-WINDOW = zoo.ConvolutionWindow(-1, 2, masks_start=True)
+KINDS_OF_FILTERS = {"TrainedFilters": transformer, "LightweightFilters": zoo, "DynamicFilters": zoo}
+WINDOW = transformer.ConvolutionWindow(-1, 2, masks_start=True)
 
 
 class _Transparent(mtf.Module):
@@ -163,7 +163,7 @@ def _cluster_softmax(mesh: mtf.Mesh) -> zoo.ClusterSoftmax:
 
 
 def _filters(name: str, mesh: mtf.Mesh) -> mtf.Module:
-    module: mtf.Module = getattr(zoo, name)(mesh, WIDTH)
+    module: mtf.Module = getattr(KINDS_OF_FILTERS[name], name)(mesh, WIDTH)
     return module
 
 
@@ -288,7 +288,7 @@ CASES = {
         {**X, **SEGMENTS},
     ),
     "depthwise_convolution": Case(
-        lambda mesh: zoo.DepthwiseConvolution(mesh, WIDTH, window=WINDOW),
+        lambda mesh: transformer.DepthwiseConvolution(mesh, WIDTH, window=WINDOW),
         _convolve,
         {**X, **SEGMENTS},
     ),
@@ -308,7 +308,7 @@ CASES = {
             mesh,
             WIDTH,
             convolution=functools.partial(
-                zoo.DepthwiseConvolution,
+                transformer.DepthwiseConvolution,
                 window=WINDOW,
                 filters=functools.partial(zoo.DynamicFilters, repeats=2),
             ),

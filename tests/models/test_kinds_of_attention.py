@@ -201,7 +201,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         t.PositionalEmbedding,
     ),
     "convolution": (
-        functools.partial(zoo.Convolution, window=zoo.ConvolutionWindow(-3, -1)),
+        functools.partial(zoo.Convolution, window=t.ConvolutionWindow(-3, -1)),
+        {},
+        t.PositionalEmbedding,
+    ),
+    "depthwise convolution": (
+        functools.partial(t.DepthwiseConvolution, window=t.ConvolutionWindow(-3)),
         {},
         t.PositionalEmbedding,
     ),
@@ -209,8 +214,8 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         functools.partial(
             zoo.GatedConvolution,
             convolution=functools.partial(
-                zoo.DepthwiseConvolution,
-                window=zoo.ConvolutionWindow(-2, 0, masks_start=True),
+                t.DepthwiseConvolution,
+                window=t.ConvolutionWindow(-2, 0, masks_start=True),
                 filters=functools.partial(zoo.DynamicFilters, repeats=2),
             ),
         ),

@@ -59,7 +59,8 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         for kind in (
             *("relative in each layer", "grouped, relative, rotary"),
             *("talking heads", "synthetic, gated"),
-            *("convolution", "convolution by predicted filters", "branches of convolutions"),
+            *("convolution", "depthwise convolution"),
+            *("convolution by predicted filters", "branches of convolutions"),
             *("by experts, relative", "grouped queries by experts"),
             "local, shared keys and values, an extra logit",
             "shared keys and values, an extra logit",
@@ -378,7 +379,7 @@ SIZE = 4
 # Layers that read positions one after the other only.
 WITHOUT_BLOCKS = {
     *WITHOUT_PREFILL,
-    *("convolution", "convolution by predicted filters", "branches of convolutions"),
+    *("convolution by predicted filters", "branches of convolutions"),
 }
 
 

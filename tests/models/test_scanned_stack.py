@@ -16,6 +16,7 @@ from mtfrun.models import moe
 from mtfrun.models.transformer import (
     AttentionHeads,
     CallLayer,
+    DepthwiseConvolution,
     EncoderDecoderAttention,
     EncoderMemory,
     FeedForward,
@@ -182,7 +183,7 @@ def test_a_loop_changes_nothing_of_layers_that_mesh_tensorflow_had() -> None:
     filters = functools.partial(zoo.DynamicFilters, repeats=2)
     layers_of_block = [
         functools.partial(zoo.TalkingHeadsSelfAttention, heads=heads, dropout_rate=0.25),
-        functools.partial(zoo.DepthwiseConvolution, filters=filters),
+        functools.partial(DepthwiseConvolution, filters=filters),
         functools.partial(zoo.Synthesizer, num_heads=2, d_kv=4),
         functools.partial(zoo.TalkingHeadsEncoderDecoderAttention, heads=heads),
         LIMITED,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.optim.schedules import one_minus_power
 from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import ONE_DEVICE, assert_close
@@ -56,7 +57,7 @@ CASES = {
         optim.LinearDecay, [100, 0.5, True], lambda t: min(1.0, (100 - t) / 50)
     ),
     "cosine": Case(optim.CosineDecay, [100, 0.1], lambda t: 0.1 + 0.9 * _cosine(t)),
-    "triangle": Case(optim.SlantedTriangular, [100], _triangle),
+    "triangle": Case(zoo.SlantedTriangular, [100], _triangle),
     "wsd": Case(optim.WarmupStableDecay, [100, 10, 0.5, "sqrt", 0.2], _wsd),
     "wsd_linear": Case(
         optim.WarmupStableDecay,
@@ -141,8 +142,8 @@ def test_a_schedule_is_the_same_in_python_and_in_a_step(name: str) -> None:
         (lambda: optim.LinearDecay(0), r"LinearDecay.total_steps is 0"),
         (lambda: optim.LinearDecay(10, 1.5), r"LinearDecay.fraction is 1.5: .* at most 1"),
         (lambda: optim.CosineDecay(0), r"CosineDecay.total_steps is 0"),
-        (lambda: optim.SlantedTriangular(5), r"cut_fraction is 0.1 of 5 steps"),
-        (lambda: optim.SlantedTriangular(100, 1.0), r"cut_fraction is 1.0"),
+        (lambda: zoo.SlantedTriangular(5), r"cut_fraction is 0.1 of 5 steps"),
+        (lambda: zoo.SlantedTriangular(100, 1.0), r"cut_fraction is 1.0"),
         (lambda: optim.WarmupStableDecay(9, 1, decay="x"), r"decay is 'x': it must be 'sqrt' or"),
         (lambda: optim.Piecewise([5], [0.1]), "Piecewise has 1 pieces and 1 boundaries: it needs"),
         (lambda: optim.Piecewise([5, 5], [1.0] * 3), r"has the steps \[5, 5\]: they must ascend"),

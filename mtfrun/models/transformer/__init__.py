@@ -16,6 +16,9 @@ from mtfrun.models.transformer.architectures.encoder_decoder import EncoderDecod
 from mtfrun.models.transformer.architectures.encoder_only import EncoderOnly as EncoderOnly
 from mtfrun.models.transformer.attention import EncoderDecoderAttention as EncoderDecoderAttention
 from mtfrun.models.transformer.attention import SelfAttention as SelfAttention
+from mtfrun.models.transformer.convolution import ConvolutionWindow as ConvolutionWindow
+from mtfrun.models.transformer.convolution import DepthwiseConvolution as DepthwiseConvolution
+from mtfrun.models.transformer.convolution import TrainedFilters as TrainedFilters
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention

@@ -188,7 +188,7 @@ class _Product:
                     self._decay(fraction)
             case "slanted_triangular":
                 self._shift("slanted_triangular.start_step")
-                self.schedules["optim.SlantedTriangular"] = {
+                self.schedules["zoo.SlantedTriangular"] = {
                     "total_steps": self.total_steps,
                     "cut_fraction": get("cut_fraction", 0.1),
                     "ratio": get("ratio", 32),

@@ -1,10 +1,7 @@
 from .convolutions import Convolution as Convolution
-from .convolutions import ConvolutionWindow as ConvolutionWindow
-from .convolutions import DepthwiseConvolution as DepthwiseConvolution
 from .convolutions import DynamicFilters as DynamicFilters
 from .convolutions import GatedConvolution as GatedConvolution
 from .convolutions import LightweightFilters as LightweightFilters
-from .convolutions import TrainedFilters as TrainedFilters
 from .ensemble import make_ensemble as make_ensemble
 from .evolved_transformer import DecoderConvolutions as DecoderConvolutions
 from .evolved_transformer import EncoderConvolutions as EncoderConvolutions
@@ -26,6 +23,7 @@ from .product_key_memory import ProductKeyMemory as ProductKeyMemory
 from .reversible import ReversibleStack as ReversibleStack
 from .reversible import reversible_layers as reversible_layers
 from .reversible import reversible_residuals as reversible_residuals
+from .schedules import SlantedTriangular as SlantedTriangular
 from .softmax_mixtures import Mixtape as Mixtape
 from .softmax_mixtures import MixtapeGates as MixtapeGates
 from .softmax_mixtures import MixtureOfSoftmaxes as MixtureOfSoftmaxes

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.extras.mesh_tensorflow.zoo.convolutions import (
-    Convolution,
+from mtfrun.extras.mesh_tensorflow.zoo.convolutions import Convolution
+from mtfrun.layers import DenseProduct, Dropout, LayerNorm
+from mtfrun.models.transformer.convolution import (
     ConvolutionWindow,
     DepthwiseConvolution,
     TrainedFilters,
 )
-from mtfrun.layers import DenseProduct, Dropout, LayerNorm
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 

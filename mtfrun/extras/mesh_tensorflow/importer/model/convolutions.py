@@ -6,7 +6,7 @@ from mtfrun.extras.mesh_tensorflow.importer.model.attention import encoder_atten
 from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import read_activations
 
 _FILTERS = {
-    "SeparableConv1DLayer": "zoo.TrainedFilters",
+    "SeparableConv1DLayer": "transformer.TrainedFilters",
     "LightweightConv1DLocalAttn": "zoo.LightweightFilters",
     "DynamicConv1DLocalAttn": "zoo.DynamicFilters",
 }
@@ -19,7 +19,7 @@ EVOLVED = (
     *("GatedLinearUnitLayer", "EncoderConvolutionalLayer"),
     *("DecoderAttentionLayer", "DecoderConvolutionalLayer"),
 )
-_DEPTHWISE, _HEADS = "zoo.DepthwiseConvolution", "transformer.AttentionHeads"
+_DEPTHWISE, _HEADS = "transformer.DepthwiseConvolution", "transformer.AttentionHeads"
 # Scopes of the two parallel attentions, which have different numbers of heads.
 _SCOPE, _OF_SELF, _OF_ENCODER = "both_attentions", "twice_as_many", "base_number"
 
@@ -42,9 +42,9 @@ def convolution(kind: str, source: SourceConfig) -> Layer:
     activation, *factors = read_activations(source, f"{kind}.activation", None)
     if factors:
         source.refuse(f"{kind}.activation", "a product of activations is not supported")
-    parameters["zoo.ConvolutionWindow"] = window
+    parameters["transformer.ConvolutionWindow"] = window
     parameters[outermost] = {
-        "window": reference("@zoo.ConvolutionWindow()"),
+        "window": reference("@transformer.ConvolutionWindow()"),
         **parameters.get(outermost, {}),
         "activation": activation,
     }
