@@ -69,11 +69,11 @@ def main() -> None:
         results = []
         for seed in range(options.seeds):
             results.append(_quickstart(directory / f"run{seed}", seed, options))
+            _print(results[-1])
             for row, command in peers.items():
                 flags = [f"--text={text}", f"--seed={seed}", f"--steps={options.steps}"]
                 results.append(_peer(row, seed, [*command, *flags], options))
-            for result in results[-1 - len(peers) :]:
-                print(json.dumps({"row": result.row, "seed": seed, **result.metrics}), flush=True)
+                _print(results[-1])
     _report(results)
     if options.output is not None:
         write_results(options.output, QUESTION, results, "seconds_to_1.8", "quickstart")
@@ -135,6 +135,10 @@ def _result(row: str, seed: int, curve: Curve, parameters: int | None) -> RunRes
         parameters=parameters,
         seconds=round(seconds, 2),
     )
+
+
+def _print(result: RunResult) -> None:
+    print(json.dumps({"row": result.row, "seed": result.seed, **result.metrics}), flush=True)
 
 
 def _seconds_to(curve: Curve) -> Mapping[str, float]:
