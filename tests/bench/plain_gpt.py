@@ -2,8 +2,9 @@
 
 A GPT as a beginner writes it (Radford et al. 2019): learned positions, LayerNorm before sublayers,
 GELU, four times the width in feed-forward layers, AdamW with warm-up and a cosine. It has as many
-parameters as runs/quickstart.gin, and reads as many tokens of the same text a step. Only NumPy is
-imported, so that environments without TensorFlow run it.
+parameters as runs/quickstart.gin, and reads the same text, 8 sequences a step as
+runs/language_model.gin does. Only NumPy is imported, so that environments without TensorFlow run
+it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """`bin/bench startup`: from the start of a process to the end of its first training step.
 
-The quickstart's language model, or the small one: hand-written TensorFlow, the same step of mtfrun,
-and of the quickstart also `mtfrun train`, which reads gin files and data, evaluates 32 batches
-before the first step, and writes its run directory. Every round starts each of them in turn, in a
-new process that is killed after its first step; the first round is a warm-up, which fills caches of
-data, bytecode and files.
+The model of runs/language_model.gin without gates, or the small one: hand-written TensorFlow, the
+same step of mtfrun, and for the first also `mtfrun train` of that file, which reads gin files and
+data, evaluates 32 batches before the first step, and writes its run directory. Every round starts
+each of them in turn, in a new process that is killed after its first step; the first round is a
+warm-up, which fills caches of data, bytecode and files.
 
 Prints a JSON line per subject: seconds, CPU seconds of all its processors, which other programs on
 the machine change less, and peak memory. Ratios are to hand-written TensorFlow.
@@ -46,7 +46,7 @@ def main() -> None:
     config = ["--config", options.config]
     subjects = {"handwritten": [HANDWRITTEN, *config], "mtfrun": [MTFRUN, *config]}
     if options.config == "quickstart":
-        subjects[COMMAND] = ["mtfrun", "train", "--gin_file=runs/quickstart.gin"]
+        subjects[COMMAND] = ["mtfrun", "train", "--gin_file=runs/language_model.gin"]
     starts: dict[str, list[Start]] = {name: [] for name in subjects}
     for number in range(options.rounds + 1):
         for name, words in subjects.items():

@@ -40,7 +40,7 @@ class LmConfig(Sizes):
 
 CONFIGS = {
     "tiny": LmConfig(32, 64, 2, 2, 64, 4, 16),
-    "quickstart": LmConfig(128, 512, 3, 4, 384, 8, 128),  # runs/quickstart.gin
+    "quickstart": LmConfig(128, 512, 3, 4, 384, 8, 128),  # runs/language_model.gin, without gates
     "small": LmConfig(256, 1024, 4, 4, 8192, 8, 128),
     "medium": LmConfig(512, 2048, 6, 8, 32128, 8, 256),
     "deep": LmConfig(256, 1024, 24, 4, 8192, 8, 128),

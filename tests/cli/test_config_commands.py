@@ -120,8 +120,8 @@ def test_show_and_diff_read_run_directories(
 
 def test_diff_shows_values_and_classes_that_differ() -> None:
     lines = _lines("diff", "runs/quickstart.gin", "runs/denoise.gin")
-    place = lines.index("decoding.Search:")
-    assert lines[place + 1 : place + 3] == ["-   temperature = 0.9", "+   temperature = 0.0"]
+    place = lines.index("training.TrainOptions:")
+    assert lines[place + 1 : place + 3] == ["-   train_steps = 1500", "+   train_steps = 2000"]
     assert any(line.startswith("- uses data.LanguageModelData, ") for line in lines)
     assert any(line.startswith("+ uses data.DenoisingData, ") for line in lines)
 

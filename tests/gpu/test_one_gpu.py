@@ -26,7 +26,7 @@ MEMORY_GROWTH = "--gin.DeviceSettings.memory_growth=True"
 # Flags by name: a language model, a mixture of experts of two levels, a residual network.
 RUNS = {
     # The schedule is the same, whatever the number of steps.
-    "quickstart": [
+    "language model": [
         *("--gin_file=runs/language_model.gin", "--gin.CosineDecay.total_steps=1000"),
         "--gin.WARMUP_STEPS=100",
     ],
@@ -66,13 +66,13 @@ def test_steps_compiled_by_xla_and_by_tensorflow_have_the_same_losses(
 ) -> None:
     for jit_compile in (True, False):
         flag = f"--gin.TrainOptions.jit_compile={jit_compile}"
-        train(KIND, tmp_path / str(jit_compile), *RUNS["quickstart"], flag, steps=10)
+        train(KIND, tmp_path / str(jit_compile), *RUNS["language model"], flag, steps=10)
     assert_close(losses(tmp_path / "True"), losses(tmp_path / "False"), FLOAT32_MODEL_TOLERANCE)
 
 
 def test_bfloat16_activations_train(tmp_path: pathlib.Path) -> None:
     flag = "--gin.ACTIVATION_DTYPE='bfloat16'"
-    train(KIND, tmp_path, *RUNS["quickstart"], flag, steps=40)
+    train(KIND, tmp_path, *RUNS["language model"], flag, steps=40)
     values = losses(tmp_path)
     assert np.isfinite(values).all() and values[-1] < values[0] - 0.5
 
@@ -80,16 +80,16 @@ def test_bfloat16_activations_train(tmp_path: pathlib.Path) -> None:
 def test_a_checkpoint_of_either_device_continues_on_the_other(tmp_path: pathlib.Path) -> None:
     for first, second in ((KIND, "CPU"), ("CPU", KIND)):
         model_dir = tmp_path / f"from_{first}"
-        train(first, model_dir, *RUNS["quickstart"], steps=4)
-        train(second, model_dir, *RUNS["quickstart"], steps=8)
+        train(first, model_dir, *RUNS["language model"], steps=4)
+        train(second, model_dir, *RUNS["language model"], steps=8)
     undisturbed = tmp_path / "cpu"
-    train("CPU", undisturbed, *RUNS["quickstart"], steps=8)
+    train("CPU", undisturbed, *RUNS["language model"], steps=8)
     for first in (KIND, "CPU"):
         assert_close(losses(tmp_path / f"from_{first}"), losses(undisturbed), 1e-4)
 
 
 def test_evaluation_and_decodes_are_those_of_the_cpu(tmp_path: pathlib.Path) -> None:
-    train("CPU", tmp_path / "run", *RUNS["quickstart"], steps=40)
+    train("CPU", tmp_path / "run", *RUNS["language model"], steps=40)
     model_dir = f"--model_dir={tmp_path}/run"
     here, cpu = (json.loads(mtfrun(kind, "eval", model_dir).stdout) for kind in (KIND, "CPU"))
     assert_close(here["loss"], cpu["loss"], FLOAT32_MODEL_TOLERANCE)
@@ -107,9 +107,9 @@ def test_evaluation_and_decodes_are_those_of_the_cpu(tmp_path: pathlib.Path) -> 
 
 
 def test_a_resumed_run_repeats_every_bit(tmp_path: pathlib.Path) -> None:
-    train(KIND, tmp_path / "whole", *RUNS["quickstart"], DETERMINISTIC, steps=20)
-    train(KIND, tmp_path / "parts", *RUNS["quickstart"], DETERMINISTIC, steps=10)
-    train(KIND, tmp_path / "parts", *RUNS["quickstart"], DETERMINISTIC, steps=20)
+    train(KIND, tmp_path / "whole", *RUNS["language model"], DETERMINISTIC, steps=20)
+    train(KIND, tmp_path / "parts", *RUNS["language model"], DETERMINISTIC, steps=10)
+    train(KIND, tmp_path / "parts", *RUNS["language model"], DETERMINISTIC, steps=20)
     np.testing.assert_array_equal(losses(tmp_path / "whole"), losses(tmp_path / "parts"))
 
 

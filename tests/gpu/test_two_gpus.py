@@ -37,13 +37,13 @@ def test_a_run_is_saved_by_two_and_continued_by_one(
     mesh_shape: str, tmp_path: pathlib.Path
 ) -> None:
     mesh = f"--gin.MESH_SHAPE='{mesh_shape}'"
-    printed = train(KIND, tmp_path / "run", *RUNS["quickstart"], mesh, steps=5)
+    printed = train(KIND, tmp_path / "run", *RUNS["language model"], mesh, steps=5)
     assert machine.devices(2) in printed
-    train(KIND, tmp_path / "run", *RUNS["quickstart"], steps=10)
+    train(KIND, tmp_path / "run", *RUNS["language model"], steps=10)
     # And the other way round, from one to two.
-    train(KIND, tmp_path / "other", *RUNS["quickstart"], steps=5)
-    train(KIND, tmp_path / "other", *RUNS["quickstart"], mesh, steps=10)
-    train("CPU", tmp_path / "cpu", *RUNS["quickstart"], steps=10)
+    train(KIND, tmp_path / "other", *RUNS["language model"], steps=5)
+    train(KIND, tmp_path / "other", *RUNS["language model"], mesh, steps=10)
+    train("CPU", tmp_path / "cpu", *RUNS["language model"], steps=10)
     expected = losses(tmp_path / "cpu")
     assert_close(losses(tmp_path / "run"), expected, FLOAT32_MODEL_TOLERANCE)
     assert_close(losses(tmp_path / "other"), expected, FLOAT32_MODEL_TOLERANCE)
@@ -57,7 +57,7 @@ def test_a_run_is_saved_by_two_and_continued_by_one(
 def test_gpus_send_by_nccl() -> None:
     if KIND == "CPU":
         pytest.skip("NCCL is for GPUs")
-    flags = [*RUNS["quickstart"], f"--mesh={DATA}", "--steps=1", "--decodes=0", "--debug"]
+    flags = [*RUNS["language model"], f"--mesh={DATA}", "--steps=1", "--decodes=0", "--debug"]
     process = mtfrun(KIND, "audit", "verify", *flags, variables={"NCCL_DEBUG": "INFO"})
     assert "NCCL INFO" in process.stdout + process.stderr
 
@@ -65,7 +65,7 @@ def test_gpus_send_by_nccl() -> None:
 def test_two_processes_have_a_gpu_each(tmp_path: pathlib.Path) -> None:
     launcher = ["launch", "-n", "2", "--"]
     every_step = ["--gin.LOG_EVERY=1", "--gin.TRAIN_STEPS=5"]
-    flags = [*RUNS["quickstart"], *every_step, f"--gin.MESH_SHAPE='{DATA}'"]
+    flags = [*RUNS["language model"], *every_step, f"--gin.MESH_SHAPE='{DATA}'"]
     mtfrun(KIND, *launcher, "train", *flags, f"--model_dir={tmp_path}/launched")
-    train("CPU", tmp_path / "cpu", *RUNS["quickstart"], steps=5)
+    train("CPU", tmp_path / "cpu", *RUNS["language model"], steps=5)
     assert_close(losses(tmp_path / "launched"), losses(tmp_path / "cpu"), FLOAT32_MODEL_TOLERANCE)

@@ -48,7 +48,7 @@ class ConvolutionWindow:
 class TrainedFilters(mtf.Module):
     """A filter {relative_position, d_model} for each channel, the same at all positions.
 
-    As in Mesh TensorFlow, each tap is a separate variable, here and in the classes below.
+    As in Mesh TensorFlow, each tap is a separate variable.
 
     Args:
       scale: the variance of a filter's sum of initial values.

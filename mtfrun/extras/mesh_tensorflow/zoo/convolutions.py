@@ -22,6 +22,8 @@ from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 class LightweightFilters(mtf.Module):
     """Filters normalised by a softmax over the taps; Wu et al. 2019, arXiv:1901.10430, section 4.
 
+    Each tap is a separate variable, as in `TrainedFilters`.
+
     Args:
       repeats: the number of times that the d_model / repeats filters are tiled over the channels;
         channel i has filter i % num_filters.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules that Mesh TensorFlow had."""
+"""The slanted triangular learning rate of Mesh TensorFlow."""
 
 from __future__ import annotations
 

@@ -96,6 +96,10 @@ def _text(imported: Imported) -> str:
             "linear_warmup.steps_or_fraction = 0.06\n",
             ["WARMUP_STEPS = 120\n", "TRAIN_STEPS = 2000\n"],
         ),
+        (
+            f"run.learning_rate_schedule = [@{SCHEDULES}.slanted_triangular]\n",
+            ["from mtfrun.extras.mesh_tensorflow import zoo", "zoo.SlantedTriangular:"],
+        ),
         ("learning_rate_schedule_noam.warmup_steps = 10000.0\n", ["WARMUP_STEPS = 10000\n"]),
         (
             "learning_rate_schedule_noam.offset = 1000\nrun.train_steps = 3000\n",
