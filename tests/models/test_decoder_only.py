@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.layers import Call
 from mtfrun.models import Loss
-from mtfrun.models.transformer import TokenLoss, shift_right
+from mtfrun.models.transformer import TokenEmbedding, TokenLoss, shift_right
 from mtfrun.models.transformer.tokens import token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -265,3 +266,29 @@ def test_loss_and_gradients_are_the_same_everywhere(
 ) -> None:
     actual = _step(variant, mesh_shape, rematerialise)
     assert_same_step(actual, _step(variant, ONE_DEVICE, False))
+
+
+@pytest.mark.parametrize(
+    ("settings", "stddev"),
+    [
+        ({}, 1.0),
+        ({"scaled_softmax": False}, 1 / 8),
+        ({"scaled_softmax": False, "scaled_vectors": True}, 1.0),
+        ({"scaled_softmax": False, "tied_softmax": False}, 1.0),
+    ],
+)
+def test_learned_positions_start_as_large_as_the_vectors_of_ids(
+    settings: dict[str, Any], stddev: float
+) -> None:
+    embedding = TokenEmbedding(d_model=64, max_length=256, **settings)
+    mesh = mtf.Mesh(ONE_DEVICE)
+    table = embedding.make_table(mesh, 256)
+    learned = embedding.make_positions(mesh, embedding.position)
+    assert learned is not None
+    mtf.initialize(table)
+    mtf.initialize(learned)
+    ids = mtf.range(mesh, mtf.Dimension("length", 256), tf.int32)
+    vectors = table(ids, Call())
+    np.testing.assert_allclose(mtf.to_numpy(vectors).std(), stddev, rtol=0.05)
+    positions = learned.first(ids.shape[0])
+    np.testing.assert_allclose(mtf.to_numpy(positions).std(), stddev, rtol=0.05)

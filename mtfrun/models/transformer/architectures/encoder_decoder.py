@@ -78,9 +78,7 @@ class EncoderDecoder(TokenModel):
             )
         self.inputs_position = self.position
         if embedding.inputs_position is not None:
-            self.inputs_position = embedding.inputs_position(
-                mesh, embedding.max_length, embedding.width, dtypes
-            )
+            self.inputs_position = embedding.make_positions(mesh, embedding.inputs_position, dtypes)
         self.encoder_stack = encoder(mesh, embedding.width, dtypes)
         self.decoder_stack = decoder(mesh, embedding.width, dtypes)
         self.tie_stacks()

@@ -95,6 +95,28 @@ class TokenEmbedding(TokenTable, TokenLogits):
     def width(self) -> mtf.Dimension:
         return mtf.Dimension("d_model", self.d_model)
 
+    @property
+    def _has_small_rows(self) -> bool:
+        return self.tied_softmax and not self.scaled_softmax
+
+    def _small_rows(self, columns: mtf.Dimension | None) -> mtf.Initializer:
+        """Returns rows with which logits have unit variance, as have scaled ones of unit rows."""
+        return mtf.VarianceScaling()([columns or self.width], ())
+
+    def make_positions(
+        self,
+        mesh: mtf.Mesh,
+        position: PositionClass | None,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> Positions | None:
+        """Returns the vectors of positions; learned ones start as large as those of ids."""
+        if position is None:
+            return None
+        options, is_small = dict[str, Any](), self._has_small_rows and not self.scaled_vectors
+        if is_small and isinstance(position, type) and issubclass(position, PositionalEmbedding):
+            options = {"initializer": self._small_rows(None)}
+        return position(mesh, self.max_length, self.width, dtypes, **options)
+
     def make_table(
         self,
         mesh: mtf.Mesh,
@@ -105,10 +127,8 @@ class TokenEmbedding(TokenTable, TokenLogits):
     ) -> TokenVectors:
         """Returns the vectors of ids; no softmax is tied to those `for_inputs`."""
         vocab, options = self.vocab(vocabulary_size), dict[str, Any]()
-        if self.tied_softmax and not self.scaled_softmax and not for_inputs:
-            # Logits of unit variance, as with a table of unit variance that is scaled.
-            initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
-            options = {"initializer": initial, "logits_scale": 1.0}
+        if self._has_small_rows and not for_inputs:
+            options = {"initializer": self._small_rows(self.columns), "logits_scale": 1.0}
         factor = (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
         return self.table(
             *(mesh, vocab, self.width, dtypes), factor=factor, d_embedding=self.columns, **options

@@ -60,9 +60,7 @@ class TokenModel(TextModel):
         self.loss_terms: list[TokenLossTerm] = []
         self.prompt = LearnedPrompt(mesh, width)
         self.embedding = embedding.make_table(mesh, vocabulary_size, dtypes)
-        self.position = None
-        if embedding.position is not None:
-            self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
+        self.position = embedding.make_positions(mesh, embedding.position, dtypes)
         tied = self.embedding if embedding.tied_softmax and num_labels is None else None
         num_classes = self._num_labels if embedding.masks_padding else self.vocab.size
         self.softmax = embedding.softmax(
