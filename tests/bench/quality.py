@@ -1,10 +1,10 @@
 """`bin/bench quality`: seconds on the clock until a language model is good.
 
 The quickstart, and a plain GPT of as many parameters in PyTorch and in JAX (plain_gpt.py), learn
-the same text, one after the other for every seed. The clock begins with the process: imports, data
-and compilation count, evaluations do not. The bits per byte of the quickstart are those of a run of
-the same seed with evaluations, which is trained before. Between two evaluations they are
-interpolated.
+the same text. First every row is trained with every seed, for the bits per byte by step: this may
+take hours beside other work, and --directory keeps what is finished. Then, on a quiet machine, the
+rows take some hundred steps in alternation, for the seconds by step. The clock begins with the
+process: imports, data and compilation count, evaluations do not.
 
 Writes the results for `mtfrun table`, and prints the ratio of the times to the quickstart's.
 """
@@ -12,10 +12,13 @@ Writes the results for `mtfrun table`, and prints the ratio of the times to the 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import itertools
 import json
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,11 +39,24 @@ from tests.bench.results import make_result, write_results
 ROOT = pathlib.Path(__file__).parents[2]
 TARGETS = (2.0, 1.8, 1.7)
 QUESTION = "How soon is a language model good: seconds to 2.0, 1.8 and 1.7 bits per byte?"
-_STEP = re.compile(r"^step (\d+)/\d+ ")
 _RUN = ["--gin.EVAL_AT_START=False", "--gin.experiment.Evaluation.evaluators=[]"]
 
-# Steps, the seconds until each, and the bits per byte there.
-Curve = Sequence[tuple[int, float, float]]
+TIMED_STEPS = 400
+
+# Steps, and the bits per byte after each.
+Quality = Mapping[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A program that trains; it prints a line for every hundredth step."""
+
+    name: str
+    command: Sequence[str]
+    step_pattern: re.Pattern[str]
+    # flags with which it evaluates, or does not
+    evaluations: Sequence[str]
+    no_evaluations: Sequence[str]
 
 
 def main() -> None:
@@ -48,35 +64,50 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--gin_file", default="runs/quickstart.gin")
     parser.add_argument("--gin", action="append", default=[], help="a binding of the quickstart")
-    parser.add_argument("--steps", type=int, default=4000, help="of the peers")
-    parser.add_argument("--torch_rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=8000, help="of the peers")
+    parser.add_argument("--torch_rate", type=float, default=4e-3)
     parser.add_argument("--jax", help="the Python of an environment with JAX")
-    parser.add_argument("--jax_rate", type=float, default=2e-3)
-    parser.add_argument("--evaluate_every", type=int, default=250)
+    parser.add_argument("--jax_rate", type=float, default=4e-3)
+    parser.add_argument("--directory", type=pathlib.Path, help="of trainings, to go on with later")
     parser.add_argument("--output", type=pathlib.Path, help="a new file of results, .jsonl")
     options = parser.parse_args()
-    peers = {
-        "PyTorch": [sys.executable, "-m", "tests.bench.torch_gpt", f"--rate={options.torch_rate}"]
-    }
-    if options.jax:
-        peers["JAX"] = [options.jax, "-m", "tests.bench.jax_gpt", f"--rate={options.jax_rate}"]
-    with tempfile.TemporaryDirectory() as name:
-        directory = pathlib.Path(name)
+    with contextlib.ExitStack() as stack:
+        directory = options.directory
+        if directory is None:
+            directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory.mkdir(parents=True, exist_ok=True)
         text = directory / "text.npz"
         splits = split_texts(options.gin_file, directory / "text").values()
         train, validation = (np.frombuffer(x, np.uint8) for x in splits)
         np.savez(text, train=train, validation=validation)
+        rows = _rows(options, text)
+        trainings = list(itertools.product(range(options.seeds), rows))
+        learned = [_learn(row, seed, directory) for seed, row in trainings]
         results = []
-        for seed in range(options.seeds):
-            results.append(_quickstart(directory / f"run{seed}", seed, options))
-            _print(results[-1])
-            for row, command in peers.items():
-                flags = [f"--text={text}", f"--seed={seed}", f"--steps={options.steps}"]
-                results.append(_peer(row, seed, [*command, *flags], options))
-                _print(results[-1])
+        for (seed, row), (quality, parameters) in zip(trainings, learned, strict=True):
+            seconds = _time(row, seed, directory / f"timed_{row.name}_{seed}")
+            results.append(_result(row.name, seed, quality, seconds, parameters))
+            print(json.dumps({"row": row.name, "seed": seed, **results[-1].metrics}), flush=True)
     _report(results)
     if options.output is not None:
         write_results(options.output, QUESTION, results, "seconds_to_1.8", "quickstart")
+
+
+def _rows(options: argparse.Namespace, text: pathlib.Path) -> list[Row]:
+    own = [sys.executable, "-m", "mtfrun", "train", f"--gin_file={options.gin_file}", *_RUN]
+    own += [f"--gin.{binding}" for binding in options.gin] + ["--gin.SEED={seed}"]
+    own += ["--model_dir={directory}"]
+    evaluations = (["--gin.EVAL_EVERY=250"], ["--gin.EVAL_EVERY=1000000"])
+    rows = [Row("quickstart", own, re.compile(r"^step (\d+)/\d+ "), *evaluations)]
+    peers = {"PyTorch": [sys.executable, "torch", options.torch_rate]}
+    if options.jax:
+        peers["JAX"] = [options.jax, "jax", options.jax_rate]
+    for name, (python, module, rate) in peers.items():
+        command = [python, "-m", f"tests.bench.{module}_gpt", f"--rate={rate}", f"--text={text}"]
+        command += [f"--steps={options.steps}", "--seed={seed}"]
+        evaluations = (["--evaluate_every=500"], ["--evaluate_every=1000000"])
+        rows.append(Row(name, command, re.compile(r'^{"step": (\d+)'), *evaluations))
+    return rows
 
 
 def split_texts(gin_file: str, directory: pathlib.Path) -> dict[str, bytes]:
@@ -87,62 +118,77 @@ def split_texts(gin_file: str, directory: pathlib.Path) -> dict[str, bytes]:
     return {split: data.text(split) for split in ("train", "validation")}
 
 
-def _quickstart(directory: pathlib.Path, seed: int, options: argparse.Namespace) -> RunResult:
-    command = [sys.executable, "-m", "mtfrun", "train", f"--gin_file={options.gin_file}", *_RUN]
-    command += [f"--gin.{binding}" for binding in options.gin] + [f"--gin.SEED={seed}"]
-    evaluated, timed = (
-        directory.with_name(f"{directory.name}_{x}") for x in ("evaluated", "timed")
-    )
-    every = f"--gin.EVAL_EVERY={options.evaluate_every}"
-    subprocess.run(
-        [*command, every, f"--model_dir={evaluated}"], cwd=ROOT, check=True, capture_output=True
-    )
-    quality = {e.step: e.metrics["bits_per_byte"] for e in summary_of(evaluated, "").evaluations}
-    seconds = {0: 0.0}
+def _learn(row: Row, seed: int, directory: pathlib.Path) -> tuple[Quality, int]:
+    """Returns the quality by step and the number of parameters; a finished training is read."""
+    path = directory / f"{row.name}_{seed}.json"
+    if not path.exists():
+        run = directory / f"{row.name}_{seed}"
+        command = _command(row, seed, run, row.evaluations)
+        process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        if run.exists():
+            summary = summary_of(run, "")
+            assert summary.status is not None
+            quality = {e.step: e.metrics["bits_per_byte"] for e in summary.evaluations}
+            parameters = summary.status.cost.parameters
+        else:
+            lines = [json.loads(line) for line in process.stdout.splitlines()]
+            quality = {x["step"]: x["bits_per_byte"] for x in lines if "bits_per_byte" in x}
+            (number,) = re.findall(r"^([\d,]+) parameters$", process.stderr, re.MULTILINE)
+            parameters = int(number.replace(",", ""))
+        path.write_text(json.dumps({"quality": quality, "parameters": parameters}))
+        print(json.dumps({"row": row.name, "seed": seed, "quality": quality}), flush=True)
+    learned = json.loads(path.read_text())
+    return {int(step): x for step, x in learned["quality"].items()}, learned["parameters"]
+
+
+def _command(row: Row, seed: int, directory: pathlib.Path, evaluations: Sequence[str]) -> list[str]:
+    return [x.format(seed=seed, directory=directory) for x in (*row.command, *evaluations)]
+
+
+def _time(row: Row, seed: int, directory: pathlib.Path) -> tuple[float, float]:
+    """Returns the seconds until the first hundredth step, and a step's from there on."""
+    shutil.rmtree(directory, ignore_errors=True)
+    seconds = dict[int, float]()
     start = time.time()
-    never = f"--gin.EVAL_EVERY={max(quality)}"
     with subprocess.Popen(
-        [*command, never, f"--model_dir={timed}"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        _command(row, seed, directory, row.no_evaluations),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if match := _STEP.match(line):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := row.step_pattern.match(line):
                 seconds[int(match[1])] = time.time() - start
-    assert process.returncode == 0 and max(seconds) == max(quality)
-    times = np.interp(list(quality), list(seconds), list(seconds.values()))
-    curve = list(zip(quality, times.tolist(), quality.values(), strict=True))
-    status = summary_of(timed, "").status
-    assert status is not None
-    return _result("quickstart", seed, curve, status.cost.parameters)
+                if int(match[1]) >= TIMED_STEPS:
+                    break
+        process.kill()
+    (first, until_first), (last, until_last) = min(seconds.items()), max(seconds.items())
+    assert first == 100 and last == TIMED_STEPS
+    return until_first, (until_last - until_first) / (last - first)
 
 
-def _peer(row: str, seed: int, command: Sequence[str], options: argparse.Namespace) -> RunResult:
-    command = [*command, f"--evaluate_every={options.evaluate_every}", f"--start={time.time()}"]
-    process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    lines = [json.loads(line) for line in process.stdout.splitlines()]
-    curve = [(line["step"], line["seconds"], line["bits_per_byte"]) for line in lines]
-    (parameters,) = re.findall(r"^([\d,]+) parameters$", process.stderr, re.MULTILINE)
-    return _result(row, seed, curve, int(parameters.replace(",", "")))
-
-
-def _result(row: str, seed: int, curve: Curve, parameters: int | None) -> RunResult:
-    _, seconds, last = curve[-1]
-    metrics = {"bits_per_byte": last, **_seconds_to(curve)}
+def _result(
+    row: str, seed: int, quality: Quality, seconds: tuple[float, float], parameters: int
+) -> RunResult:
+    until_100, a_step = seconds
+    curve = [(step, until_100 + (step - 100) * a_step, value) for step, value in quality.items()]
+    metrics: dict[str, float] = {
+        "bits_per_byte": curve[-1][2],
+        "milliseconds_a_step": round(1000 * a_step, 2),
+    }
     return make_result(
-        *(row, seed, metrics),
+        *(row, seed, {**metrics, **_seconds_to(curve)}),
         step=curve[-1][0],
-        evaluations={step: value for step, _, value in curve},
+        evaluations=quality,
         parameters=parameters,
-        seconds=round(seconds, 2),
+        seconds=round(curve[-1][1], 2),
     )
 
 
-def _print(result: RunResult) -> None:
-    print(json.dumps({"row": result.row, "seed": result.seed, **result.metrics}), flush=True)
-
-
-def _seconds_to(curve: Curve) -> Mapping[str, float]:
-    """Returns the seconds until each target, of those that are reached.
+def _seconds_to(curve: Sequence[tuple[int, float, float]]) -> Mapping[str, float]:
+    """Returns the seconds until each target that is reached, of steps, seconds and bits per byte.
 
     >>> _seconds_to([(250, 10.0, 2.2), (500, 20.0, 1.9)])
     {'seconds_to_2.0': 16.67}
