@@ -8,11 +8,18 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[2]
+# A line of `mtfrun train`, which prints one every LOG_EVERY steps.
+OWN_STEP = re.compile(r"^step (\d+)/\d+ ")
+FIRST_STEP = 100
 
 # What was measured of a subject, by name.
 Result = dict[str, Any]
@@ -127,3 +134,27 @@ def _read(process: subprocess.Popen[str]) -> Result:
     if not line:
         raise RuntimeError(f"{process.args!r} ended with {process.wait()}")
     return json.loads(line)
+
+
+def time_steps(
+    command: Sequence[str], step_pattern: re.Pattern[str], last_step: int
+) -> tuple[float, float]:
+    """Returns the seconds until step 100 of a program, and those of each later step.
+
+    The program prints a line with the number of the step every 100 steps; it ends after the line of
+    `last_step`, which is a multiple of 100.
+    """
+    seconds = dict[int, float]()
+    start = time.time()
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := step_pattern.match(line):
+                seconds[int(match[1])] = time.time() - start
+                if int(match[1]) >= last_step:
+                    break
+        process.kill()
+    until_first = seconds[FIRST_STEP]
+    return until_first, (seconds[last_step] - until_first) / (last_step - FIRST_STEP)

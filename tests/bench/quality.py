@@ -23,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -34,6 +33,7 @@ from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run_training import prepare
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.rundir.run_summary import summary_of
+from tests.bench.alternate import OWN_STEP, time_steps
 from tests.bench.results import make_result, write_results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -85,7 +85,10 @@ def main() -> None:
         learned = [_learn(row, seed, directory) for seed, row in trainings]
         results = []
         for (seed, row), (quality, parameters) in zip(trainings, learned, strict=True):
-            seconds = _time(row, seed, directory / f"timed_{row.name}_{seed}")
+            run = directory / f"timed_{row.name}_{seed}"
+            shutil.rmtree(run, ignore_errors=True)
+            command = _command(row, seed, run, row.no_evaluations)
+            seconds = time_steps(command, row.step_pattern, TIMED_STEPS)
             results.append(_result(row.name, seed, quality, seconds, parameters))
             print(json.dumps({"row": row.name, "seed": seed, **results[-1].metrics}), flush=True)
     _report(results)
@@ -98,7 +101,7 @@ def _rows(options: argparse.Namespace, text: pathlib.Path) -> list[Row]:
     own += [f"--gin.{binding}" for binding in options.gin] + ["--gin.SEED={seed}"]
     own += ["--model_dir={directory}"]
     evaluations = (["--gin.EVAL_EVERY=250"], ["--gin.EVAL_EVERY=1000000"])
-    rows = [Row("quickstart", own, re.compile(r"^step (\d+)/\d+ "), *evaluations)]
+    rows = [Row("quickstart", own, OWN_STEP, *evaluations)]
     peers = {"PyTorch": [sys.executable, "torch", options.torch_rate]}
     if options.jax:
         peers["JAX"] = [options.jax, "jax", options.jax_rate]
@@ -143,30 +146,6 @@ def _learn(row: Row, seed: int, directory: pathlib.Path) -> tuple[Quality, int]:
 
 def _command(row: Row, seed: int, directory: pathlib.Path, evaluations: Sequence[str]) -> list[str]:
     return [x.format(seed=seed, directory=directory) for x in (*row.command, *evaluations)]
-
-
-def _time(row: Row, seed: int, directory: pathlib.Path) -> tuple[float, float]:
-    """Returns the seconds until the first hundredth step, and a step's from there on."""
-    shutil.rmtree(directory, ignore_errors=True)
-    seconds = dict[int, float]()
-    start = time.time()
-    with subprocess.Popen(
-        _command(row, seed, directory, row.no_evaluations),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if match := row.step_pattern.match(line):
-                seconds[int(match[1])] = time.time() - start
-                if int(match[1]) >= TIMED_STEPS:
-                    break
-        process.kill()
-    (first, until_first), (last, until_last) = min(seconds.items()), max(seconds.items())
-    assert first == 100 and last == TIMED_STEPS
-    return until_first, (until_last - until_first) / (last - first)
 
 
 def _result(

@@ -26,7 +26,11 @@ def make_result(row: str, repeat: int, metrics: Mapping[str, float], **fields: A
 
 
 def write_results(
-    path: pathlib.Path, question: str, results: Sequence[RunResult], metric: str, baseline: str
+    path: pathlib.Path,
+    question: str,
+    results: Sequence[RunResult],
+    metric: str,
+    baseline: str | None,
 ) -> None:
     """Writes a file of lines; rows are in the order of the results."""
     rows = {result.row: SweepRow() for result in results}

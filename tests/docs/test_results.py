@@ -18,7 +18,7 @@ from mtfrun.extras.sweeps.resume import SweepRecords
 from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Without a page they are of a sweep that is not finished.
+# Without a page they are of a sweep that is not finished. Those of bin/bench have no sweep file.
 RESULTS = [x for x in sorted(ROOT.glob("docs/results/*.jsonl")) if x.with_suffix(".md").exists()]
 NUM_FIGURES = 25
 QUICK = {"mixtures", "precision"}
@@ -29,12 +29,16 @@ TO_REPEAT = {"mixtures"}
 @pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
 def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     page = results.with_suffix(".md")
+    sweep = ROOT / f"gin/extras/sweeps/{results.stem}.gin"
+    recorded = Results(results).sweep()
+    assert recorded is not None and bool(recorded.gin_files) == sweep.exists()
     file, where = results.relative_to(ROOT), page.relative_to(ROOT)
     command = ["mtfrun", "table", f"{file}", "--format=md", f"--output={where}"]
     comparison = compare(results, [], None)
     if results.stem not in TO_REPEAT:
         require_commits(comparison)
-    assert page.read_text() == markdown_text(comparison, shlex.join(command))
+    text = page.read_text()
+    assert text == markdown_text(comparison, shlex.join(command), text)
     index = results.with_name("README.md").read_text()
     assert f"]({page.name})" in index
 
@@ -44,6 +48,7 @@ def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     [
         pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem)
         for path in RESULTS
+        if (ROOT / f"gin/extras/sweeps/{path.name}").with_suffix(".gin").exists()
     ],
 )
 def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) -> None:

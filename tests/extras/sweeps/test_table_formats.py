@@ -193,6 +193,17 @@ def test_a_page_has_the_question_and_how_the_table_was_made(tmp_path: pathlib.Pa
     assert lines[-1].endswith("those with q &lt; 0.05 are bold.")
 
 
+def test_a_new_page_keeps_the_text_of_the_old_one(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS, name="tiny")
+    comparison, command = compare(tmp_path), "mtfrun table x"
+    page = markdown_text(comparison, command)
+    written = page.replace("\n\n", "\n\nIt is.\n\n![curve](curve.svg)\n\n", 1)
+    old = written.replace("# ", "# Another title, ", 1).replace("2 seeds", "1 seed")
+    assert markdown_text(comparison, command, old) == written
+    for other in (page, "Notes.\n", "# Notes\n\nNo command.\n", ""):
+        assert markdown_text(comparison, command, other) == page
+
+
 def test_the_question_is_the_caption(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS, name="tiny_rows", question="Is it 50 % <better>?")
     comparison = compare(tmp_path)

@@ -31,6 +31,8 @@ _ARROWS = {LOWEST: "↓", HIGHEST: "↑"}
 _LEAST_Q = 0.001
 # The columns of texts.
 _TEXTS = ("row", "note")
+# What a page has between its title and its command.
+_TEXT_OF_PAGE = re.compile(r"#[^\n]*\n\n(.*?)^    mtfrun table ", re.DOTALL | re.MULTILINE)
 
 
 def estimate_text(estimate: Estimate, *, signed: bool = False) -> str:
@@ -154,14 +156,18 @@ def terminal_text(comparison: Comparison) -> str:
     return "\n".join([*lines, *map(escape, table_notes(comparison, mark="marked by *")), ""])
 
 
-def markdown_text(comparison: Comparison, command: str = "") -> str:
-    """Returns a page: the question, how the table was made, the table, and what its marks mean."""
+def markdown_text(comparison: Comparison, command: str = "", page: str = "") -> str:
+    """Returns a page: the question, how the table was made, the table, and what its marks mean.
+
+    The text of an older `page`, between its title and the command, is kept.
+    """
     columns = table_columns(comparison, _markdown, "**{}**")
     aligned = ["---" if heading in _TEXTS else "---:" for heading in columns]
     rows: list[Iterable[str]] = [columns, aligned, *zip(*columns.values(), strict=True)]
     lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = "\n".join(map(_markdown, table_notes(comparison)))
-    made_by = f"    {escape(command)}\n\n" if command else ""
+    text = _TEXT_OF_PAGE.match(page)
+    made_by = f"{text[1] if text else ''}    {escape(command)}\n\n" if command else ""
     seeds = "one seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
     origin = [f"Sweep {comparison.name}", seeds]
     origin += [f"{name} {text}" for name, text in comparison.environment.items()]

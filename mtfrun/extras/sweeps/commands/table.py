@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ are of one run. A note says which runs are missing, and why.
 --format: text, for a terminal; md, a page; latex (a table, for the package booktabs), html (the
 table element), csv and json with all digits. For md, latex and html all runs must be of a git
 commit without changes, so that they can be repeated, or of an installed package; --allow_changes
-makes a draft.
+makes a draft. A page that exists keeps the text between its title and the command.
 
 --fit=ladder fits the scaling law L(N, D) = E + A / N^alpha + B / D^beta to a sweep over sizes and
 lengths of training, predicts the largest size, which the fit leaves out, and says what to train for
@@ -137,7 +138,9 @@ def _table(flags: argparse.Namespace, command: Sequence[str]) -> str:
     if flags.title is not None:
         comparison = dataclasses.replace(comparison, question=flags.title)
     if flags.format == "md":
-        return markdown_text(comparison, shlex.join(["mtfrun", *command[1:]]))
+        page = pathlib.Path(flags.output or os.devnull)
+        text = page.read_text("utf-8", "replace") if page.exists() else ""
+        return markdown_text(comparison, shlex.join(["mtfrun", *command[1:]]), text)
     return WRITERS[flags.format](comparison)
 
 
