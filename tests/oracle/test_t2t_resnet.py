@@ -121,3 +121,32 @@ def test_the_seed_network_equals_the_original(name: str, mesh_shape: str, layout
 def test_all_cases_of_the_reference_are_there() -> None:
     names = [f"{config}_{mode}" for config in LAYOUTS for mode in ("eval", "train")]
     assert sorted(names) == sorted(CASES)
+
+
+def test_evaluation_may_normalise_by_the_batch_and_grey_images_are_three_equal_channels() -> None:
+    mesh = mtf.Mesh(*ONE_DEVICE)
+    generator = np.random.default_rng(0)
+    grey = generator.integers(0, 256, (4, 32, 32, 1), np.uint8)
+
+    def logits(images: np.ndarray, *, evaluates_batches: bool, training: bool) -> np.ndarray:
+        shape = mtf.Shape(zip(["rows", "cols", "channels"], images.shape[1:], strict=True))
+        model = SeedResNet(
+            *(mesh, 10, shape),
+            batch_size=4,
+            num_layers=1,
+            layer_sizes=[1, 1, 1],
+            filter_sizes=[4, 4, 4],
+            hidden_size=8,
+            evaluates_batches=evaluates_batches,
+        )
+        mtf.initialize(model)
+        x = mtf.import_tf_tensor(mesh, images, [mtf.Dimension("batch", 4), *shape])
+        call = Call(training=training)
+        return mtf.to_numpy(model._classify(model._image_input(x, call), call))
+
+    expected = logits(np.repeat(grey, 3, -1), evaluates_batches=False, training=True)
+    assert_close(
+        logits(grey, evaluates_batches=True, training=False), expected, FLOAT32_MODEL_TOLERANCE
+    )
+    by_averages = logits(grey, evaluates_batches=False, training=False)
+    assert np.abs(by_averages - expected).max() > 0.1 * np.abs(expected).max()

@@ -25,16 +25,22 @@ _EPSILON = 1e-5
 class SeedBatchNorm(mtf.Module):
     """Normalises every position of an image by its statistics over the batch.
 
-    scale, bias: {batch}; moving_mean, moving_variance: {*positions}.
+    scale, bias: {batch}; moving_mean, moving_variance: {*positions}. See `SeedResNet` for
+    `evaluates_batches`.
     """
 
     def __init__(
-        self, mesh: mtf.Mesh, batch: mtf.Dimension, positions: Iterable[mtf.Dimension]
+        self,
+        mesh: mtf.Mesh,
+        batch: mtf.Dimension,
+        positions: Iterable[mtf.Dimension],
+        *,
+        evaluates_batches: bool = False,
     ) -> None:
         super().__init__()
         shape = mtf.Shape(positions)
         one = mtf.initializers.Ones()
-        self._batch = batch
+        self._batch, self._evaluates_batches = batch, evaluates_batches
         self.scale = mtf.Variable(mesh, [batch], one)
         self.bias = mtf.Variable(mesh, [batch])
         self.moving_mean = mtf.Variable(mesh, shape, trainable=False)
@@ -42,7 +48,7 @@ class SeedBatchNorm(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Uses batch statistics in training, else moving averages; x: {batch, *positions}."""
-        if call.training:
+        if call.training or self._evaluates_batches:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
         else:
@@ -54,7 +60,14 @@ class SeedBottleneck(mtf.Module):
     """Three convolutions with a shortcut, projected if `project`; the last, 1x1, is strided."""
 
     def __init__(
-        self, mesh: mtf.Mesh, shape: mtf.Shape, filters: int, *, stride: int, project: bool
+        self,
+        mesh: mtf.Mesh,
+        shape: mtf.Shape,
+        filters: int,
+        *,
+        stride: int,
+        project: bool,
+        evaluates_batches: bool = False,
     ) -> None:
         super().__init__()
         batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
@@ -63,18 +76,19 @@ class SeedBottleneck(mtf.Module):
         inner_positions = [row_blocks, col_blocks, rows, cols, outputs]
         outer_positions = [row_blocks, col_blocks, *strided, outputs]
         self.output_shape = mtf.Shape([batch, *outer_positions])
+        norm = functools.partial(SeedBatchNorm, mesh, batch, evaluates_batches=evaluates_batches)
         point = functools.partial(Conv2D, filter_size=(1, 1))
         strides = (stride, stride)
         self.projection = self.projection_norm = None
         if project:
             self.projection = point(mesh, inputs, outputs, strides=strides)
-            self.projection_norm = SeedBatchNorm(mesh, batch, outer_positions)
+            self.projection_norm = norm(outer_positions)
         self.first = point(mesh, inputs, outputs)
-        self.first_norm = SeedBatchNorm(mesh, batch, inner_positions)
+        self.first_norm = norm(inner_positions)
         self.second = Conv2D(mesh, outputs, outputs, filter_size=(3, 3))
-        self.second_norm = SeedBatchNorm(mesh, batch, inner_positions)
+        self.second_norm = norm(inner_positions)
         self.third = point(mesh, outputs, outputs, strides=strides)
-        self.third_norm = SeedBatchNorm(mesh, batch, outer_positions)
+        self.third_norm = norm(outer_positions)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         shortcut = x
@@ -90,11 +104,15 @@ class SeedResNet(ImageClassifier):
     """A 7x7 convolution, bottlenecks, a hidden layer, logits.
 
     Args:
-      image: {rows, cols, channels}; rows must be a multiple of 32, cols * channels of 96.
+      image: {rows, cols, channels}; rows must be a multiple of 32, cols * channels of 96. Grey
+        images of other columns are read as three equal channels.
       batch_size: the number of images in every batch, in evaluation too.
       num_layers: the number of repetitions of the three layers of blocks.
       layer_sizes: the number of blocks in each layer; values after the third are ignored.
       filter_sizes: the filters of each layer; the 7x7 convolution has the first.
+      evaluates_batches: evaluation, too, normalises by the statistics of its batch. The original
+        has moving averages there, which never change from 0 and 1: it learns, and evaluates at
+        chance.
     """
 
     def __init__(
@@ -108,10 +126,13 @@ class SeedResNet(ImageClassifier):
         layer_sizes: Sequence[int] = (3, 4, 6, 3),
         filter_sizes: Sequence[int] = (64, 64, 128, 256, 512),
         hidden_size: int = 256,
+        evaluates_batches: bool = False,
         image_input: ImageInput = ImageInput(),
     ) -> None:
         super().__init__(num_classes, image_input)
         rows, cols, channels = (dim.size for dim in image)
+        self._copies = 3 if channels == 1 and cols % _BLOCK_COLS else 1
+        channels *= self._copies
         if rows % _BLOCK_ROWS or cols * channels % _BLOCK_COLS:
             raise InputError(
                 f"{rows} rows of images must be a multiple of {_BLOCK_ROWS}, and {cols} cols * "
@@ -131,13 +152,18 @@ class SeedResNet(ImageClassifier):
             mesh, one_channel, filters, filter_size=(7, 7), blocks=[None, col_blocks]
         )
         shape = mtf.Shape([*self._blocked.dims[:-1], filters])
-        self.first_norm = SeedBatchNorm(mesh, batch, shape.dims[1:])
+        self.first_norm = SeedBatchNorm(
+            mesh, batch, shape.dims[1:], evaluates_batches=evaluates_batches
+        )
         self.blocks: list[SeedBottleneck] = []
         stages = list(zip(layer_sizes, filter_sizes, _STRIDES, strict=False))
         for num_blocks, num_filters, stride in stages * num_layers:
             for i in range(num_blocks):
                 bottleneck = SeedBottleneck(
-                    mesh, shape, num_filters, stride=stride if i == 0 else 1, project=i == 0
+                    *(mesh, shape, num_filters),
+                    stride=stride if i == 0 else 1,
+                    project=i == 0,
+                    evaluates_batches=evaluates_batches,
                 )
                 shape = bottleneck.output_shape
                 self.blocks.append(bottleneck)
@@ -151,6 +177,7 @@ class SeedResNet(ImageClassifier):
                 f"images are {images.shape}, but this network was made for {self._input_shape}, "
                 "with a scale for each example"
             )
+        images = mtf.concat([images] * self._copies, images.shape.dims[-1].name)
         x = mtf.transpose(mtf.reshape(images, self._stored), self._blocked)
         x = mtf.relu(self.first_norm(self.first(x, call), call))
         for block in self.blocks:
