@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--gin_file", default="runs/quickstart.gin")
     parser.add_argument("--gin", action="append", default=[], help="a binding of the quickstart")
     parser.add_argument("--steps", type=int, default=8000, help="of the peers")
+    text = "another length of PyTorch's training; repeatable"
+    parser.add_argument("--also_steps", type=int, action="append", default=[], help=text)
     parser.add_argument("--torch_rate", type=float, default=4e-3)
     parser.add_argument("--jax", help="the Python of an environment with JAX")
     parser.add_argument("--jax_rate", type=float, default=4e-3)
@@ -102,12 +104,14 @@ def _rows(options: argparse.Namespace, text: pathlib.Path) -> list[Row]:
     own += ["--model_dir={directory}"]
     evaluations = (["--gin.EVAL_EVERY=250"], ["--gin.EVAL_EVERY=1000000"])
     rows = [Row("quickstart", own, OWN_STEP, *evaluations)]
-    peers = {"PyTorch": [sys.executable, "torch", options.torch_rate]}
+    torch = (sys.executable, "torch", options.torch_rate)
+    peers = {"PyTorch": (*torch, options.steps)}
+    peers |= {f"PyTorch, {steps:,} steps": (*torch, steps) for steps in options.also_steps}
     if options.jax:
-        peers["JAX"] = [options.jax, "jax", options.jax_rate]
-    for name, (python, module, rate) in peers.items():
+        peers["JAX"] = (options.jax, "jax", options.jax_rate, options.steps)
+    for name, (python, module, rate, steps) in peers.items():
         command = [python, "-m", f"tests.bench.{module}_gpt", f"--rate={rate}", f"--text={text}"]
-        command += [f"--steps={options.steps}", "--seed={seed}"]
+        command += [f"--steps={steps}", "--seed={seed}"]
         evaluations = (["--evaluate_every=500"], ["--evaluate_every=1000000"])
         rows.append(Row(name, command, re.compile(r'^{"step": (\d+)'), *evaluations))
     return rows
