@@ -229,7 +229,7 @@ MODES = (LOWEST, HIGHEST)
 
 # Of these more is worse; of accuracy, BLEU, F1 and a metric of any other name, less.
 _LOWER_IS_BETTER = re.compile(
-    r"loss|perplexity|bits_per_byte|entropy|error|distance|edit|dropped|padding|nll|\bwer\b|\bcer\b|^seconds"
+    r"loss|perplexity|bits_per_byte|entropy|error|distance|edit|dropped|padding|nll|\bwer\b|\bcer\b|difference|^(?:milli)?seconds"
 )
 
 

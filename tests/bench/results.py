@@ -30,7 +30,7 @@ def write_results(
     question: str,
     results: Sequence[RunResult],
     metric: str,
-    baseline: str | None,
+    baseline: str | None = None,
 ) -> None:
     """Writes a file of lines; rows are in the order of the results."""
     rows = {result.row: SweepRow() for result in results}
@@ -38,5 +38,6 @@ def write_results(
     sweep = Sweep([], rows=rows, seeds=repeats, metric=metric, baseline=baseline)
     file = Results(path)
     file.write_sweep(dataclasses.replace(sweep, name=path.stem, question=question))
+    names = {(run.row, run.seed): run.name for run in sweep.runs()}
     for result in results:
-        file.write(result)
+        file.write(dataclasses.replace(result, name=names[result.row, result.seed]))

@@ -33,11 +33,14 @@ def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     recorded = Results(results).sweep()
     assert recorded is not None and bool(recorded.gin_files) == sweep.exists()
     file, where = results.relative_to(ROOT), page.relative_to(ROOT)
+    text = page.read_text()
+    written = next(x for x in text.splitlines() if x.startswith("    mtfrun table "))
+    metrics = written.partition(" --metric=")[2]
     command = ["mtfrun", "table", f"{file}", "--format=md", f"--output={where}"]
-    comparison = compare(results, [], None)
+    command += [f"--metric={metrics}"] * bool(metrics)
+    comparison = compare(results, [x for x in metrics.split(",") if x], None)
     if results.stem not in TO_REPEAT:
         require_commits(comparison)
-    text = page.read_text()
     assert text == markdown_text(comparison, shlex.join(command), text)
     index = results.with_name("README.md").read_text()
     assert f"]({page.name})" in index
