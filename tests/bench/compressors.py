@@ -54,7 +54,7 @@ def main() -> None:
             results.append(make_result(row, 0, metrics))
             print(json.dumps({"row": row, **metrics}), flush=True)
     if options.output is not None:
-        write_results(options.output, QUESTION, results, "bits_per_byte", results[0].row)
+        write_results(options.output, QUESTION, results, "bits_per_byte")
 
 
 def _subjects(directory: pathlib.Path) -> dict[str, Callable[[bytes], float]]:
