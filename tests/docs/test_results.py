@@ -100,14 +100,19 @@ def test_a_wrong_reference_is_an_error(reference: str, message: str) -> None:
         list(figures.figures(ROOT / "x.md", f"<!-- = {reference} -->1"))
 
 
-def test_a_header_of_a_gin_file_has_the_figure_of_its_row() -> None:
+@pytest.mark.parametrize(
+    ("words", "metric"),
+    [("", "bits_per_byte"), ("accuracy of ", "accuracy"), ("accuracy of\n#  ", "accuracy")],
+)
+def test_a_header_of_a_gin_file_has_the_figure_of_its_row(words: str, metric: str) -> None:
     text = (
         "# A model.\n#\n# Result:    1.5 bits per byte of the validation split, which is good;\n"
-        '#            row "dense" of docs/results/mixtures.md\n# Commonly overridden:\n'
+        f'#            {words}row "dense" of docs/results/mixtures.md\n# Commonly overridden:\n'
     )
     (figure,) = figures.figures(ROOT / "x.gin", text)
-    mean = compare(ROOT / "docs/results/mixtures.jsonl").rows[0].metrics["bits_per_byte"].mean.mean
-    assert figure.written == "1.5" and figure.expected == f"{mean:.1f}"
+    table = compare(ROOT / "docs/results/mixtures.jsonl", [metric])
+    assert figure.written == "1.5"
+    assert figure.expected == f"{table.rows[0].metrics[metric].mean.mean:.1f}"
 
 
 def test_a_report_of_results_has_a_line_for_each_run() -> None:
