@@ -95,13 +95,10 @@ class TokenEmbedding(TokenTable, TokenLogits):
     def width(self) -> mtf.Dimension:
         return mtf.Dimension("d_model", self.d_model)
 
-    @property
-    def _has_small_rows(self) -> bool:
-        return self.tied_softmax and not self.scaled_softmax
-
-    def _small_rows(self, columns: mtf.Dimension | None) -> mtf.Initializer:
-        """Returns rows with which logits have unit variance, as have scaled ones of unit rows."""
-        return mtf.VarianceScaling()([columns or self.width], ())
+    def _initializer(self, columns: mtf.Dimension) -> dict[str, mtf.Initializer]:
+        """Returns that of small rows, with which logits that are not scaled have unit variance."""
+        is_small = self.tied_softmax and not self.scaled_softmax
+        return {"initializer": mtf.VarianceScaling()([columns], ())} if is_small else {}
 
     def make_positions(
         self,
@@ -112,9 +109,8 @@ class TokenEmbedding(TokenTable, TokenLogits):
         """Returns the vectors of positions; learned ones start as large as those of ids."""
         if position is None:
             return None
-        options, is_small = dict[str, Any](), self._has_small_rows and not self.scaled_vectors
-        if is_small and isinstance(position, type) and issubclass(position, PositionalEmbedding):
-            options = {"initializer": self._small_rows(None)}
+        is_learned = isinstance(position, type) and issubclass(position, PositionalEmbedding)
+        options = self._initializer(self.width) if is_learned and not self.scaled_vectors else {}
         return position(mesh, self.max_length, self.width, dtypes, **options)
 
     def make_table(
@@ -127,8 +123,8 @@ class TokenEmbedding(TokenTable, TokenLogits):
     ) -> TokenVectors:
         """Returns the vectors of ids; no softmax is tied to those `for_inputs`."""
         vocab, options = self.vocab(vocabulary_size), dict[str, Any]()
-        if self._has_small_rows and not for_inputs:
-            options = {"initializer": self._small_rows(self.columns), "logits_scale": 1.0}
+        if not for_inputs and (initial := self._initializer(self.columns or self.width)):
+            options = {**initial, "logits_scale": 1.0}
         factor = (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
         return self.table(
             *(mesh, vocab, self.width, dtypes), factor=factor, d_embedding=self.columns, **options
