@@ -16,7 +16,7 @@ from mtfrun.display.pictures.canvas import PALETTE, TEXT, Canvas, points
 from mtfrun.metrics.curves import read_curves
 
 # The dimensions of the quickstart's model that the layout splits, with their sizes and axes.
-SIZES = {"batch": 8, "heads": 4, "d_ff": 344, "vocab": 384}
+SIZES = {"batch": 16, "heads": 4, "d_ff": 304, "vocab": 384}
 LAYOUT = {"batch": "data", "heads": "model", "d_ff": "model", "vocab": "model"}
 WIDTH, HEIGHT = 420, 260
 
