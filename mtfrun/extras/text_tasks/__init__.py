@@ -1,3 +1,5 @@
+from mtfrun.extras.text_tasks.given_beginnings import GivenBeginningsData as GivenBeginningsData
+from mtfrun.extras.text_tasks.given_beginnings import MoveBeginning as MoveBeginning
 from mtfrun.extras.text_tasks.joined_texts import TextPairs as TextPairs
 from mtfrun.extras.text_tasks.models import MultiLabelClassifier as MultiLabelClassifier
 from mtfrun.extras.text_tasks.models import SpanLabeler as SpanLabeler

@@ -28,6 +28,7 @@ ROWS = [(name, [*SWEEPS[name].rows][-1]) for name in TRAINED]
 # Debian's packages with the data of some sweeps.
 DIRECTORIES = {
     "extras/sweeps/beams.gin": "/usr/share/libreoffice/help",
+    "extras/sweeps/beams_beginnings.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/beams_seeds.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/decoding.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/images.gin": "/usr/share/datasets/fashion-mnist",
@@ -38,7 +39,9 @@ DIRECTORIES = {
 WITHOUT_INTERVALS = {
     f"extras/sweeps/{name}.gin" for name in ("families_rates", "mixtures_switch", "runs")
 }
-TRANSLATIONS = [f"extras/sweeps/{name}.gin" for name in ("beams", "beams_seeds", "decoding")]
+TRANSLATIONS = [
+    f"extras/sweeps/{name}.gin" for name in ("beams", "beams_beginnings", "beams_seeds", "decoding")
+]
 TINY = {"TRAIN_STEPS": "1", "BATCH_SIZE": "8", "experiment.Evaluation.max_batches": "1"}
 TINY_TEXT = {"NUM_LAYERS": "1", "D_MODEL": "16", "D_FF": "32"}
 TINY_IMAGES = {"STAGE_SIZES": "[1, 1, 1]", "WIDTHS": "[4, 4, 4]"}
