@@ -81,7 +81,7 @@ def _tiny(name: str, row: str) -> dict[str, str]:
     if directory is not None and not pathlib.Path(directory).is_dir():
         pytest.skip(f"needs {directory}")
     if name in ("extras/sweeps/images.gin", "extras/sweeps/resnet.gin"):
-        return {**TINY, **(TINY_SEED if "original" in row else TINY_IMAGES)}
+        return {**TINY, **(TINY_SEED if "2018" in row else TINY_IMAGES)}
     if "number_words" in name:
         return {**TINY, **TINY_TEXT, **TINY_DECODES, **TINY_PAIRS}
     return {**TINY, **TINY_TEXT, **(TINY_DECODES if "decod" in name or "beams" in name else {})}
