@@ -127,9 +127,8 @@ class SeedResNet(ImageClassifier):
         filter_sizes: Sequence[int] = (64, 64, 128, 256, 512),
         hidden_size: int = 256,
         evaluates_batches: bool = False,
-        image_input: ImageInput = ImageInput(),
     ) -> None:
-        super().__init__(num_classes, image_input)
+        super().__init__(num_classes, ImageInput())
         rows, cols, channels = (dim.size for dim in image)
         self._copies = 3 if channels == 1 and cols % _BLOCK_COLS else 1
         channels *= self._copies
