@@ -3,12 +3,14 @@
 A figure stands once in the text, behind a comment that names where it comes from: a file of
 docs/results, a row (in quotes if it has a space), a metric or a cost, what of it, and a format:
 
-    dense models end at <!-- = mixtures.jsonl dense bits_per_byte .3f -->1.729 bits per byte
-    better by <!-- = mixtures.jsonl "two levels" bits_per_byte difference .3f -->0.010
+    dense models end at <!-- = mixtures_quickstart.jsonl dense bits_per_byte .3f -->1.731 bits per byte
+    better by <!-- = mixtures_quickstart.jsonl "two levels" bits_per_byte difference .3f -->0.022
 
-What of it is the mean (if nothing is named), half_width, low, high, difference, or half_width, low,
-high, p or q of the difference: difference.q. Without + in the format a difference has no sign; %
-writes percent without the sign.
+What of it is the mean (if nothing is named), its ratio to the baseline's mean, the inverse_ratio,
+half_width, low, high, difference, or half_width, low, high, p or q of the difference: difference.q.
+Without + in the format a difference has no sign; % writes percent without the sign. `width 64
+LEARNING_RATE optimum` is the best value of a setting that the sweep varies, by `table --fit`, and
+optimum.height the sweep's metric there.
 
 In a gin file the line `Result:` has the first figure, in as many decimals as it has, and names its
 row, and the metric if it is not the sweep's: `Result:    99.9 % of 1,024 numbers are right:
@@ -31,6 +33,8 @@ from collections.abc import Iterator
 
 from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.analysis.comparison import ComparedRow, Comparison, compare
+from mtfrun.extras.sweeps.analysis.optimum import optima
+from mtfrun.extras.sweeps.result import results_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
@@ -42,6 +46,8 @@ _RESULT = re.compile(
     re.MULTILINE,
 )
 _METRIC = re.compile(r"(\w+) of\s(?:# +)?$")
+_RATIOS = ("ratio", "inverse_ratio")
+_OPTIMUM = "optimum"
 _COSTS = ("parameters", "active_parameters", "flops_per_token", "seconds")
 
 
@@ -89,14 +95,29 @@ def _comparison(name: str, metric: str | None = None) -> Comparison:
 
 
 def _value(name: str, row: str, metric: str, of: str = "mean") -> float:
+    if of.startswith(_OPTIMUM):
+        return _optimum(name, row, metric, of.partition(".")[2] or "lowest")
     table = _comparison(name, None if metric in _COSTS else metric)
     rows = {x.name: x for x in table.rows}
     if row not in rows:
         raise InputError(f"{name}: no row {row!r}: there are {', '.join(rows)}")
+    baseline = rows[row].baseline
+    if of in _RATIOS and baseline is not None:
+        ratio = _value(name, row, metric) / _value(name, baseline, metric)
+        return ratio if of == "ratio" else 1 / ratio
     found = _find(rows[row], metric, of)
     if found is None:
         raise InputError(f"{name}, row {row}: no {of} of {metric}")
     return found
+
+
+def _optimum(name: str, row: str, parameter: str, of: str) -> float:
+    sweep, results = results_of(str(RESULTS / f"{name}.jsonl"))
+    assert sweep.metric is not None
+    curve = optima(results, parameter, sweep.metric)[row].curve
+    if curve is None:
+        raise InputError(f"{name}, row {row}: no optimum of {parameter}")
+    return getattr(curve, of)
 
 
 def _find(row: ComparedRow, metric: str, of: str) -> float | None:

@@ -46,7 +46,8 @@ def test_every_shipped_configuration_says_its_facts() -> None:
     assert switch.paper is not None and "2101.03961" in switch.paper
     small = configs["models/lm_small.gin"]
     assert small.result == 'row "baseline" of docs/results/transformer.md'
-    assert configs["runs/quickstart.gin"].result.startswith("1.64 bits per byte")
+    quickstart = configs["runs/quickstart.gin"].result
+    assert quickstart is not None and " bits per byte of the validation split" in quickstart
     assert small.description.startswith("A language model of 3.3 million parameters over bytes.\n")
     assert small.overridden["NUM_HEADS, D_KV"] == "attention heads and their size"
     assert small.command.endswith("\\\n--gin_file=data/python_docs.gin --model_dir=/tmp/lm_small")

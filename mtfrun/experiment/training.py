@@ -89,7 +89,7 @@ class Training(TrainedVariables):
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
       loss_terms: terms of the loss besides the model's, such as `distillation.Teacher`;
-        `prepared_terms` are those of this training.
+        `prepared_terms` are built for this training.
     """
 
     experiment: Experiment
@@ -159,7 +159,7 @@ class Training(TrainedVariables):
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock, and has moved checkpoints aside for a restart.
 
-        `texts` and `recording` are those of `training.Description`. The checkpoint's
+        `texts` and `recording`: see `training.Description`. The checkpoint's
         hyperparameters are compared with these, unless None.
         """
         experiment, options = self.experiment, self.options

@@ -59,8 +59,8 @@ def atomic_replace(path: pathlib.Path, *, is_removed_on_exit: bool = True) -> It
 
     A symbolic link of that name is replaced, and its target is not touched: the directory may be
     untrusted. A pipe, device or directory is moved to another name, with a warning.
-    `is_removed_on_exit`: whether `remove_outputs_in_progress` removes the temporary file. That of a
-    manifest remains, as it marks its checkpoint as incomplete, see partial_files.py.
+    `is_removed_on_exit`: whether `remove_outputs_in_progress` removes the temporary file. A
+    manifest's remains, as it marks its checkpoint as incomplete, see partial_files.py.
     """
     _move_special(path)
     with _replacing(path, path, is_removed_on_exit=is_removed_on_exit) as file:

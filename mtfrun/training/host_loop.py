@@ -33,7 +33,7 @@ _PROFILED_LOOP = 2
 class HostLoop:
     """Runs steps on the devices, from one return to the host to the next.
 
-    `products` takes those of a forward pass over a batch, in the first loop.
+    `products` counts the products of a forward pass over a batch, in the first loop.
     """
 
     state: TrainState

@@ -33,7 +33,7 @@ from mtfrun.experiment.runs.opening import Settings
 from mtfrun.experiment.runs.run_training import prepare
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.rundir.run_summary import summary_of
-from tests.bench.alternate import OWN_STEP, time_steps
+from tests.bench.alternate import FIRST_STEP, OWN_STEP, time_steps
 from tests.bench.results import make_result, write_results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,6 +42,7 @@ QUESTION = "How soon is a language model good: seconds to 2.0, 1.8 and 1.7 bits 
 _RUN = ["--gin.EVAL_AT_START=False", "--gin.experiment.Evaluation.evaluators=[]"]
 
 TIMED_STEPS = 400
+NEVER = 1_000_000  # steps between two evaluations
 
 # Steps, and the bits per byte after each.
 Quality = Mapping[int, float]
@@ -49,14 +50,18 @@ Quality = Mapping[int, float]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A program that trains; it prints a line for every hundredth step."""
+    """A program that trains; it prints a line for every hundredth step.
+
+    Attributes:
+      flags: further flags, with the fields {seed}, {directory} and {every}.
+      every: the steps between two evaluations.
+    """
 
     name: str
     command: Sequence[str]
+    flags: Sequence[str]
     step_pattern: re.Pattern[str]
-    # flags with which it evaluates, or does not
-    evaluations: Sequence[str]
-    no_evaluations: Sequence[str]
+    every: int
 
 
 def main() -> None:
@@ -89,7 +94,7 @@ def main() -> None:
         for (seed, row), (quality, parameters) in zip(trainings, learned, strict=True):
             run = directory / f"timed_{row.name}_{seed}"
             shutil.rmtree(run, ignore_errors=True)
-            command = _command(row, seed, run, row.no_evaluations)
+            command = _command(row, seed, run, NEVER)
             seconds = time_steps(command, row.step_pattern, TIMED_STEPS)
             results.append(_result(row.name, seed, quality, seconds, parameters))
             print(json.dumps({"row": row.name, "seed": seed, **results[-1].metrics}), flush=True)
@@ -100,20 +105,19 @@ def main() -> None:
 
 def _rows(options: argparse.Namespace, text: pathlib.Path) -> list[Row]:
     own = [sys.executable, "-m", "mtfrun", "train", f"--gin_file={options.gin_file}", *_RUN]
-    own += [f"--gin.{binding}" for binding in options.gin] + ["--gin.SEED={seed}"]
-    own += ["--model_dir={directory}"]
-    evaluations = (["--gin.EVAL_EVERY=250"], ["--gin.EVAL_EVERY=1000000"])
-    rows = [Row("quickstart", own, OWN_STEP, *evaluations)]
+    own += [f"--gin.{binding}" for binding in options.gin]
+    flags = ["--gin.SEED={seed}", "--gin.EVAL_EVERY={every}", "--model_dir={directory}"]
+    rows = [Row("quickstart", own, flags, OWN_STEP, 250)]
     torch = (sys.executable, "torch", options.torch_rate)
     peers = {"PyTorch": (*torch, options.steps)}
     peers |= {f"PyTorch, {steps:,} steps": (*torch, steps) for steps in options.also_steps}
     if options.jax:
         peers["JAX"] = (options.jax, "jax", options.jax_rate, options.steps)
+    flags = ["--seed={seed}", "--evaluate_every={every}"]
     for name, (python, module, rate, steps) in peers.items():
         command = [python, "-m", f"tests.bench.{module}_gpt", f"--rate={rate}", f"--text={text}"]
-        command += [f"--steps={steps}", "--seed={seed}"]
-        evaluations = (["--evaluate_every=500"], ["--evaluate_every=1000000"])
-        rows.append(Row(name, command, re.compile(r'^{"step": (\d+)'), *evaluations))
+        command.append(f"--steps={steps}")
+        rows.append(Row(name, command, flags, re.compile(r'^{"step": (\d+)'), 500))
     return rows
 
 
@@ -130,7 +134,7 @@ def _learn(row: Row, seed: int, directory: pathlib.Path) -> tuple[Quality, int]:
     path = directory / f"{row.name}_{seed}.json"
     if not path.exists():
         run = directory / f"{row.name}_{seed}"
-        command = _command(row, seed, run, row.evaluations)
+        command = _command(row, seed, run, row.every)
         process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         if run.exists():
             summary = summary_of(run, "")
@@ -148,15 +152,18 @@ def _learn(row: Row, seed: int, directory: pathlib.Path) -> tuple[Quality, int]:
     return {int(step): x for step, x in learned["quality"].items()}, learned["parameters"]
 
 
-def _command(row: Row, seed: int, directory: pathlib.Path, evaluations: Sequence[str]) -> list[str]:
-    return [x.format(seed=seed, directory=directory) for x in (*row.command, *evaluations)]
+def _command(row: Row, seed: int, directory: pathlib.Path, every: int) -> list[str]:
+    fields = {"seed": seed, "directory": directory, "every": every}
+    return [*row.command, *(flag.format(**fields) for flag in row.flags)]
 
 
 def _result(
     row: str, seed: int, quality: Quality, seconds: tuple[float, float], parameters: int
 ) -> RunResult:
-    until_100, a_step = seconds
-    curve = [(step, until_100 + (step - 100) * a_step, value) for step, value in quality.items()]
+    until_first, a_step = seconds
+    curve = [
+        (step, until_first + (step - FIRST_STEP) * a_step, value) for step, value in quality.items()
+    ]
     metrics: dict[str, float] = {
         "bits_per_byte": curve[-1][2],
         "milliseconds_a_step": round(1000 * a_step, 2),

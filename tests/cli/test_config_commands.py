@@ -175,7 +175,7 @@ def test_explain_prints_the_header_of_a_gin_file_of_the_package(tmp_path: pathli
     assert file["kind"] == "gin file"
     lines = file["text"].splitlines()
     assert lines[0].startswith("A language model with 8 experts")
-    assert "Cost: about that of lm_tiny a token, with 5 MB of parameters" in lines
+    assert "Cost: a token costs about as much as with lm_tiny; 5 MB of parameters" in lines
     assert "NUM_EXPERTS: experts a mixture" in lines
     own = tmp_path / "my.gin"
     own.write_text("X = 1")

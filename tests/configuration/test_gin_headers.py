@@ -47,7 +47,7 @@ OVERRIDDEN = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): \S.*(?:\n {9}\S.*)*$", r
 # A number, what it is, and the conditions under which it was measured.
 MEASURED = re.compile(r"\d[\d.,]* .*\([^()]+\)")
 # Or the row of a table that the sweep of a model of this kind has.
-ROW = re.compile(r'row "([^"]+)" of (docs/results/\w+\.md)')
+ROW = re.compile(r'(?:\d.*?[:;] )?(?:\w+ of )?row "([^"]+)" of (docs/results/\w+\.md)')
 SIZE = re.compile(r"([\d.]+) million parameters(?: with a vocabulary of ([\d,]+))?")
 
 
@@ -184,7 +184,8 @@ def test_a_header_says_what_the_file_is_and_has_all_fields() -> None:
 def _check_result(name: str) -> None:
     result = " ".join(_fields(name)["Result"].split())
     if row := ROW.fullmatch(result):
-        assert f"\n| {row[1]} | " in pathlib.Path(SHIPPED, "..", row[2]).read_text()
+        escaped = row[1].replace("_", r"\_")
+        assert f"\n| {escaped} | " in pathlib.Path(SHIPPED, "..", row[2]).read_text()
     else:
         assert MEASURED.fullmatch(result), result
 

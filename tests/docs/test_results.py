@@ -20,10 +20,8 @@ from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 ROOT = pathlib.Path(__file__).parents[2]
 # Without a page they are of a sweep that is not finished. Those of bin/bench have no sweep file.
 RESULTS = [x for x in sorted(ROOT.glob("docs/results/*.jsonl")) if x.with_suffix(".md").exists()]
-NUM_FIGURES = 25
-QUICK = {"mixtures", "precision"}
-# Runs of a tree with changes, which are still to be repeated.
-TO_REPEAT = {"mixtures"}
+NUM_FIGURES = 60
+QUICK = {"mixtures_quickstart", "precision"}
 
 
 @pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
@@ -39,8 +37,7 @@ def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     command = ["mtfrun", "table", f"{file}", "--format=md", f"--output={where}"]
     command += [f"--metric={metrics}"] * bool(metrics)
     comparison = compare(results, [x for x in metrics.split(",") if x], None)
-    if results.stem not in TO_REPEAT:
-        require_commits(comparison)
+    require_commits(comparison)
     assert text == markdown_text(comparison, shlex.join(command), text)
     index = results.with_name("README.md").read_text()
     assert f"]({page.name})" in index
@@ -89,10 +86,13 @@ def test_a_wrong_figure_is_found_and_rewritten() -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("mixtures.jsonl dense", "write FILE ROW METRIC"),
-        ("mixtures.jsonl densest bits_per_byte .3f", "no row 'densest'"),
-        ("mixtures.jsonl dense bleu .3f", "no evaluation has it"),
-        ("mixtures.jsonl dense bits_per_byte difference .3f", "no difference of bits_per_byte"),
+        ("mixtures_quickstart.jsonl dense", "write FILE ROW METRIC"),
+        ("mixtures_quickstart.jsonl densest bits_per_byte .3f", "no row 'densest'"),
+        ("mixtures_quickstart.jsonl dense bleu .3f", "no evaluation has it"),
+        (
+            "mixtures_quickstart.jsonl dense bits_per_byte difference .3f",
+            "no difference of bits_per_byte",
+        ),
     ],
 )
 def test_a_wrong_reference_is_an_error(reference: str, message: str) -> None:
@@ -107,10 +107,10 @@ def test_a_wrong_reference_is_an_error(reference: str, message: str) -> None:
 def test_a_header_of_a_gin_file_has_the_figure_of_its_row(words: str, metric: str) -> None:
     text = (
         "# A model.\n#\n# Result:    1.5 bits per byte of the validation split, which is good;\n"
-        f'#            {words}row "dense" of docs/results/mixtures.md\n# Commonly overridden:\n'
+        f'#            {words}row "dense" of docs/results/mixtures_quickstart.md\n# Commonly overridden:\n'
     )
     (figure,) = figures.figures(ROOT / "x.gin", text)
-    table = compare(ROOT / "docs/results/mixtures.jsonl", [metric])
+    table = compare(ROOT / "docs/results/mixtures_quickstart.jsonl", [metric])
     assert figure.written == "1.5"
     assert figure.expected == f"{table.rows[0].metrics[metric].mean.mean:.1f}"
 

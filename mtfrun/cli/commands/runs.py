@@ -41,7 +41,7 @@ _SORT = ("name", "metric", "step", "date", "speed", "state")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--metric", help="of the evaluations; that of a sweep by default, or loss")
+    add("--metric", help="a metric of the evaluations; by default the sweep's, or loss")
     text = "what the rows are sorted by: metric by default"
     add("--sort", choices=_SORT, help=text, metavar="KEY")
     add("--curves", action="store_true", help="print the curves of one run")

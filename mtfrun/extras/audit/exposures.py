@@ -140,7 +140,7 @@ def document_texts(cache: TokenCache, document: int) -> dict[str, str]:
 
 
 def batches_at(configured: ConfiguredData, run: RunDirectory, step: int) -> Batches:
-    """Returns the batches of a run's training; the next one is that of the step."""
+    """Returns the batches of a run's training; the next one is the step's."""
     check_range("Training.batch_size", configured.batch_size, COUNT)
     batches = configured.data.train(configured.batch_size, seed=configured.seed)
     for term in configured.loss_terms:

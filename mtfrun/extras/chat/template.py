@@ -78,8 +78,8 @@ class ChatTemplate:
     Attributes:
       name: chatml, llama3, plain or zephyr.
       file: a tokenizer_config.json with a "chat_template", or a chat_template.jinja, instead.
-      special_tokens: texts of special tokens by name, {"eos_token": "</s>"}; by default those of
-        tokenizer_config.json, else the vocabulary's.
+      special_tokens: texts of special tokens by name, {"eos_token": "</s>"}; by default from
+        tokenizer_config.json, else from the vocabulary.
     """
 
     name: str = "plain"

@@ -24,7 +24,7 @@ _INVALID = "\ufffd"
 class Token(NamedTuple):
     """An id and what it adds to the text; `segment` counts from 1, `position` in it from 0.
 
-    `weight` is that of the loss; None in a feature without a loss.
+    `weight` is its weight in the loss; None in a feature without a loss.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Maps from the entries of a smaller dimension to those of a larger one.
+"""Maps from the entries of a dimension to the entries of a larger one.
 
 Chen et al. 2016, "Net2Net", arXiv:1511.05641, repeat entries and divide the weights that sum over
 them; Gesmundo and Maile 2023, arXiv:2308.06103, add entries that nothing reads yet. Both keep the
@@ -72,7 +72,7 @@ class DimensionMap:
         """Maps an average of gradients (power 1) or of their squares (power 2).
 
         Copies share the gradient of the old entry. New entries are 0; their squares are the mean of
-        the others, so that the first steps of new entries are as large as those of old ones.
+        the copied ones, so that their first steps are as large.
         """
         copies = np.bincount(self.source[~self.is_new], minlength=values.shape[axis])
         shares = 1.0 / np.maximum(copies, 1)[self.source]

@@ -20,8 +20,8 @@ _Modules = Mapping[str, mtf.Module]
 class Stream:
     """How the vectors x between layers grow from a to b entries.
 
-    They become c * (x, 0) with c = sqrt(b / a). Their mean square is then that of x, so that norms
-    return c times the old entries. Producers are scaled by c, consumers by 1 / c; the weights that
+    They become c * (x, 0) with c = sqrt(b / a). This keeps the mean square, so that norms return c
+    times the old entries. Producers are scaled by c, consumers by 1 / c; the weights that
     read the zeros may have any values. A factor in the norms' scales instead of c would change the
     effect of epsilon (Gesmundo and Maile 2023, arXiv:2308.06103, section 3.4).
 

@@ -1,7 +1,7 @@
 """Names of variables in the checkpoints of Mesh TensorFlow, T5 and Tensor2Tensor.
 
-They are those of Mesh TensorFlow's transformer package, with which T5 was trained, and of both
-generations of Tensor2Tensor's MtfTransformer.
+T5 was trained with Mesh TensorFlow's transformer package; Tensor2Tensor's MtfTransformer had two
+generations of names.
 """
 
 from __future__ import annotations

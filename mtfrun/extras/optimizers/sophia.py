@@ -43,7 +43,7 @@ class Sophia(SlotOptimizer):
 
     parameter -= learning_rate * (clip(m / max(gamma * h, epsilon)) + weight_decay * parameter), the
     quotient between -1 and 1: algorithm 3 of Liu et al. 2023, https://arxiv.org/abs/2305.14342. The
-    estimates are those of Gauss, Newton and Bartlett, algorithm 2: the number of targets times the
+    estimates are Gauss-Newton-Bartlett's, algorithm 2: the number of targets times the
     square of the gradient of their mean loss, the targets drawn from the model. Such a step takes
     another pass, forward and backward, without dropout, over the first microbatch, with all its
     logits in memory. gamma is right if 10 to 50 % of the entries are not clipped (section 3.1).

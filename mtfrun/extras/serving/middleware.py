@@ -55,8 +55,8 @@ class Metrics:
 class Gate:
     """Refuses requests, ends those that take too long, and counts all by path and status.
 
-    With a token, requests without it are refused; without one, those of pages of other sites: such
-    a page can send requests to this machine, also under a name that it owns. POST requests beyond a
+    With a token, requests without it are refused; without one, requests from pages of other sites,
+    which can send them to this machine, also under a name that they own. POST requests beyond a
     number are refused. They count once their bodies are read: slow clients keep no request out.
     """
 

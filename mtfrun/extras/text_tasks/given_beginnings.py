@@ -20,7 +20,8 @@ _BEFORE_BEGINNING = b"\t"
 class MoveBeginning:
     """A preprocessor that appends the first words of the targets to the inputs, after a tab.
 
-    The rest of the words are the targets; pairs whose targets have no more words are dropped.
+    Tabs in inputs become spaces. The rest of the words are the targets; pairs whose targets have
+    no more words are dropped.
 
     Attributes:
       num_words: the number of words, which are separated by single spaces.
@@ -36,14 +37,15 @@ class MoveBeginning:
         given, rest = words[: self.num_words], words[self.num_words :]
         if not rest:
             return []
-        inputs = _BEFORE_BEGINNING.join([field_of(self, fields, INPUTS), b" ".join(given)])
-        return [{**fields, INPUTS: inputs, TARGETS: b" ".join(rest)}]
+        inputs = field_of(self, fields, INPUTS).replace(_BEFORE_BEGINNING, b" ")
+        prompt = inputs + _BEFORE_BEGINNING + b" ".join(given)
+        return [{**fields, INPUTS: prompt, TARGETS: b" ".join(rest)}]
 
 
 class BeginningPrompts(EncoderDecoderPrompts):
     """Prompts are inputs, a tab, and the words with which the output begins.
 
-    The ids of a row are those of the inputs, and then its `prefix`.
+    The ids of a row are the inputs' and then its `prefix`.
     """
 
     def row(self, prompt: bytes) -> PromptRow:

@@ -142,7 +142,7 @@ def top_k_in_blocks(x: tf.Tensor, axis: int, k: int) -> tuple[tf.Tensor, tf.Tens
     maxima = tf.reduce_max(x, axis + 1)
     maxima = tf.transpose(maxima, [*(i if i < axis else i - 1 for i in batch_axes), axis])
     x = tf.transpose(x, [*batch_axes, axis, axis + 1])
-    # In ascending order, so that of equal entries the lowest index comes first.
+    # In ascending order: among equal entries the lowest index comes first.
     blocks = tf.sort(tf.math.top_k(maxima, k).indices)
     candidates = tf.gather(x, blocks, axis=len(batch), batch_dims=len(batch))
     indices = tf.expand_dims(blocks, -1) * BLOCK + tf.range(BLOCK)

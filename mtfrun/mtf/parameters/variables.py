@@ -104,7 +104,7 @@ class Variable(Arithmetic):
         of attention's projections.
       sharded_by: the reserved layout rules that split the storage further.
       reduced_dims: the dimensions over which products with it sum, () for tables and biases. None
-        takes those of its `VarianceScaling`, and otherwise () for one dimension; see
+        takes the ones of its `VarianceScaling`, and otherwise () for one dimension; see
         `optim.set_base_sizes`, which needs them.
 
     Attributes:

@@ -30,17 +30,17 @@ DIRECTORIES = {
     "extras/sweeps/beams.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/beams_beginnings.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/beams_seeds.gin": "/usr/share/libreoffice/help",
-    "extras/sweeps/decoding.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/images.gin": "/usr/share/datasets/fashion-mnist",
     "extras/sweeps/objectives_translation.gin": "/usr/share/libreoffice/help",
     "extras/sweeps/resnet.gin": "/usr/share/datasets/fashion-mnist",
 }
-# Trials before a sweep of three seeds, and results without a comparison.
+# Results of one seed, which compare nothing.
 WITHOUT_INTERVALS = {
-    f"extras/sweeps/{name}.gin" for name in ("families_rates", "mixtures_switch", "runs")
+    f"extras/sweeps/{name}.gin"
+    for name in ("families", "mixtures_experts", "mixtures_switch", "runs")
 }
 TRANSLATIONS = [
-    f"extras/sweeps/{name}.gin" for name in ("beams", "beams_beginnings", "beams_seeds", "decoding")
+    f"extras/sweeps/{name}.gin" for name in ("beams", "beams_beginnings", "beams_seeds")
 ]
 TINY = {"TRAIN_STEPS": "1", "BATCH_SIZE": "8", "experiment.Evaluation.max_batches": "1"}
 TINY_TEXT = {"NUM_LAYERS": "1", "D_MODEL": "16", "D_FF": "32"}
@@ -84,7 +84,7 @@ def _tiny(name: str, row: str) -> dict[str, str]:
         return {**TINY, **(TINY_SEED if "2018" in row else TINY_IMAGES)}
     if "number_words" in name:
         return {**TINY, **TINY_TEXT, **TINY_DECODES, **TINY_PAIRS}
-    return {**TINY, **TINY_TEXT, **(TINY_DECODES if "decod" in name or "beams" in name else {})}
+    return {**TINY, **TINY_TEXT, **(TINY_DECODES if "beams" in name else {})}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable
@@ -194,6 +195,16 @@ def test_failed_and_missing_runs_are_noted_and_left_out(tmp_path: pathlib.Path) 
         "seed 3 without a finite loss"
     )
     assert row.metrics["loss"].difference == Difference(-1.0, 1)
+
+
+def test_a_metric_that_some_runs_lack_is_noted(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, {"baseline": [2.0, 2.0], "new": [1.0, 1.0]})
+    results = Results(tmp_path / "results")
+    run = results.read()["new,SEED=1"]
+    results.write(dataclasses.replace(run, metrics={"loss": 1.0}))
+    _, row = compare(tmp_path, ["loss", "other"]).rows
+    assert row.note == "seed 1 without other"
+    assert (len(row.metrics["loss"].values), len(row.metrics["other"].values)) == (2, 1)
 
 
 def test_a_row_without_a_finished_run_is_a_row(tmp_path: pathlib.Path) -> None:

@@ -23,6 +23,8 @@ def test_the_first_words_of_the_targets_move_to_the_inputs() -> None:
     assert move({"inputs": b"a b", "targets": b"c d e f"}) == [
         {"inputs": b"a b\tc d", "targets": b"e f"}
     ]
+    (moved,) = move({"inputs": b"a\tb", "targets": b"c d e"})
+    assert moved["inputs"] == b"a b\tc d"
     assert move({"inputs": b"a", "targets": b"c d"}) == []
     with pytest.raises(data.DataError, match="targets"):
         move({"inputs": b"a"})

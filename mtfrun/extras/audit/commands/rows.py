@@ -28,8 +28,7 @@ Shows the batch that a run has read at a step, or the steps that have read a tex
   mtfrun audit rows --model_dir=/tmp/run --document=4213 --json
 
 With --step: the rows of the batch, made again from the configuration. Exit code 5 if its digest is
-not the one in the run's ledger: then the texts, the batch size or the code are not those of the
-run.
+not the one in the run's ledger: then the texts, the batch size or the code have changed.
 
 With a text: the documents of the training split that contain it as the vocabulary writes it. Each
 is printed with its hash, by which `mtfrun audit exclude` leaves it out, its number, its texts, and

@@ -123,7 +123,7 @@ class Permuted(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """Several tensors in the folder, one variable here, whose last `dims` are those of a tensor."""
+    """Several tensors in the folder, one variable here, whose last `dims` are a tensor's."""
 
     each: Transform
     dims: int = 2

@@ -18,7 +18,7 @@ def translate(
     is_text: bool = False,
     complement: bool = False,
 ) -> list[str]:
-    """Returns patterns of our paths for those of the original's names, or refuses `target`.
+    """Returns patterns of our paths for patterns of the original's names, or refuses `target`.
 
     Args:
       is_text: whether the original searches for plain texts.

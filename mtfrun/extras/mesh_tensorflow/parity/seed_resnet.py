@@ -7,6 +7,7 @@ batch alone, has a scale per example, and never updates its moving averages.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
@@ -25,22 +26,16 @@ _EPSILON = 1e-5
 class SeedBatchNorm(mtf.Module):
     """Normalises every position of an image by its statistics over the batch.
 
-    scale, bias: {batch}; moving_mean, moving_variance: {*positions}. See `SeedResNet` for
-    `evaluates_batches`.
+    scale, bias: {batch}; moving_mean, moving_variance: {*positions}.
     """
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        batch: mtf.Dimension,
-        positions: Iterable[mtf.Dimension],
-        *,
-        evaluates_batches: bool = False,
+        self, mesh: mtf.Mesh, batch: mtf.Dimension, positions: Iterable[mtf.Dimension]
     ) -> None:
         super().__init__()
         shape = mtf.Shape(positions)
         one = mtf.initializers.Ones()
-        self._batch, self._evaluates_batches = batch, evaluates_batches
+        self._batch = batch
         self.scale = mtf.Variable(mesh, [batch], one)
         self.bias = mtf.Variable(mesh, [batch])
         self.moving_mean = mtf.Variable(mesh, shape, trainable=False)
@@ -48,7 +43,7 @@ class SeedBatchNorm(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Uses batch statistics in training, else moving averages; x: {batch, *positions}."""
-        if call.training or self._evaluates_batches:
+        if call.training:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
         else:
@@ -60,14 +55,7 @@ class SeedBottleneck(mtf.Module):
     """Three convolutions with a shortcut, projected if `project`; the last, 1x1, is strided."""
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        shape: mtf.Shape,
-        filters: int,
-        *,
-        stride: int,
-        project: bool,
-        evaluates_batches: bool = False,
+        self, mesh: mtf.Mesh, shape: mtf.Shape, filters: int, *, stride: int, project: bool
     ) -> None:
         super().__init__()
         batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
@@ -76,19 +64,18 @@ class SeedBottleneck(mtf.Module):
         inner_positions = [row_blocks, col_blocks, rows, cols, outputs]
         outer_positions = [row_blocks, col_blocks, *strided, outputs]
         self.output_shape = mtf.Shape([batch, *outer_positions])
-        norm = functools.partial(SeedBatchNorm, mesh, batch, evaluates_batches=evaluates_batches)
         point = functools.partial(Conv2D, filter_size=(1, 1))
         strides = (stride, stride)
         self.projection = self.projection_norm = None
         if project:
             self.projection = point(mesh, inputs, outputs, strides=strides)
-            self.projection_norm = norm(outer_positions)
+            self.projection_norm = SeedBatchNorm(mesh, batch, outer_positions)
         self.first = point(mesh, inputs, outputs)
-        self.first_norm = norm(inner_positions)
+        self.first_norm = SeedBatchNorm(mesh, batch, inner_positions)
         self.second = Conv2D(mesh, outputs, outputs, filter_size=(3, 3))
-        self.second_norm = norm(inner_positions)
+        self.second_norm = SeedBatchNorm(mesh, batch, inner_positions)
         self.third = point(mesh, outputs, outputs, strides=strides)
-        self.third_norm = norm(outer_positions)
+        self.third_norm = SeedBatchNorm(mesh, batch, outer_positions)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         shortcut = x
@@ -129,6 +116,7 @@ class SeedResNet(ImageClassifier):
         evaluates_batches: bool = False,
     ) -> None:
         super().__init__(num_classes, ImageInput())
+        self._evaluates_batches = evaluates_batches
         rows, cols, channels = (dim.size for dim in image)
         self._copies = 3 if channels == 1 and cols % _BLOCK_COLS else 1
         channels *= self._copies
@@ -151,18 +139,13 @@ class SeedResNet(ImageClassifier):
             mesh, one_channel, filters, filter_size=(7, 7), blocks=[None, col_blocks]
         )
         shape = mtf.Shape([*self._blocked.dims[:-1], filters])
-        self.first_norm = SeedBatchNorm(
-            mesh, batch, shape.dims[1:], evaluates_batches=evaluates_batches
-        )
+        self.first_norm = SeedBatchNorm(mesh, batch, shape.dims[1:])
         self.blocks: list[SeedBottleneck] = []
         stages = list(zip(layer_sizes, filter_sizes, _STRIDES, strict=False))
         for num_blocks, num_filters, stride in stages * num_layers:
             for i in range(num_blocks):
                 bottleneck = SeedBottleneck(
-                    *(mesh, shape, num_filters),
-                    stride=stride if i == 0 else 1,
-                    project=i == 0,
-                    evaluates_batches=evaluates_batches,
+                    mesh, shape, num_filters, stride=stride if i == 0 else 1, project=i == 0
                 )
                 shape = bottleneck.output_shape
                 self.blocks.append(bottleneck)
@@ -176,6 +159,8 @@ class SeedResNet(ImageClassifier):
                 f"images are {images.shape}, but this network was made for {self._input_shape}, "
                 "with a scale for each example"
             )
+        if self._evaluates_batches:  # only the normalisation asks for it
+            call = dataclasses.replace(call, training=True)
         images = mtf.concat([images] * self._copies, images.shape.dims[-1].name)
         x = mtf.transpose(mtf.reshape(images, self._stored), self._blocked)
         x = mtf.relu(self.first_norm(self.first(x, call), call))

@@ -187,20 +187,19 @@ def _note(
     seeds: dict[str, list[int]] = {}
     for run in runs:
         faults = [_fault(run, metric) for metric in metrics]
-        fault = next(filter(None, faults), "")
         if run.state == "missing":
-            fault = _progress(directory / run.name, run.name)
-        if fault:
+            faults = [_progress(directory / run.name, run.name)]
+        for fault in filter(None, dict.fromkeys(faults)):
             seeds.setdefault(fault, []).append(run.seed)
     if len(runs) == 1:
-        return next(iter(seeds), "")
+        return "; ".join(seeds)
     parts = []
-    if seeds:
-        missing = sum(map(len, seeds.values()))
-        parts.append(f"{len(runs) - missing} of {len(runs)} seeds")
-        for fault, numbers in seeds.items():
-            names = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-            parts.append(f"{names} {fault}")
+    with_values = len({seed for x in measured.values() for seed in x.values})
+    if with_values < len(runs):
+        parts.append(f"{with_values} of {len(runs)} seeds")
+    for fault, numbers in seeds.items():
+        names = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        parts.append(f"{names} {fault}")
     first = measured[metrics[0]]
     if 0 < first.difference.count < len(first.values):
         parts.append(f"difference of {first.difference.count} pairs")

@@ -173,8 +173,8 @@ def draw_errors(
 ) -> np.ndarray:
     """Returns losses of runs relative to the law's: log-normal, with the scatter of the points.
 
-    The scatter is larger than that of the residuals, which the fit reduces, and larger still for
-    few runs, as Student's distribution is wider than the normal one.
+    The fit reduces the residuals, so the scatter is larger than theirs, and larger still for few
+    runs, as Student's distribution is wider than the normal one.
     """
     residuals = np.log(points.losses) - np.log(law.loss(points.parameters, points.tokens))
     freedom = len(residuals) - _FITTED

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ Prints a table of a sweep: means over seeds, differences to a baseline, sizes, c
   mtfrun table /tmp/sweep
   mtfrun table /tmp/sweep --metric=loss,accuracy --baseline="LEARNING_RATE=0.03"
   mtfrun table /tmp/sweep --format=latex --output=table.tex
-  mtfrun table docs/results/mixtures.jsonl --format=md --output=docs/results/mixtures.md
+  mtfrun table docs/results/transformer.jsonl --format=md --output=docs/results/transformer.md
   mtfrun table /tmp/ladder --fit=ladder --hold_out=0 --budget=1e15 --picture=ladder.svg
   mtfrun table /tmp/mup --fit=optimum --parameter=WARMUP_STEPS --metric=loss --picture=mup.svg
 
@@ -138,8 +137,8 @@ def _table(flags: argparse.Namespace, command: Sequence[str]) -> str:
     if flags.title is not None:
         comparison = dataclasses.replace(comparison, question=flags.title)
     if flags.format == "md":
-        page = pathlib.Path(flags.output or os.devnull)
-        text = page.read_text("utf-8", "replace") if page.exists() else ""
+        page = None if flags.output is None else pathlib.Path(flags.output)
+        text = page.read_text("utf-8", "replace") if page and page.exists() else ""
         return markdown_text(comparison, shlex.join(["mtfrun", *command[1:]]), text)
     return WRITERS[flags.format](comparison)
 

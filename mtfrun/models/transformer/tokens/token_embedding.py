@@ -96,7 +96,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
         return mtf.Dimension("d_model", self.d_model)
 
     def _initializer(self, columns: mtf.Dimension) -> dict[str, mtf.Initializer]:
-        """Returns that of small rows, with which logits that are not scaled have unit variance."""
+        """The initializer of small rows, for unit variance of logits that are not scaled."""
         is_small = self.tied_softmax and not self.scaled_softmax
         return {"initializer": mtf.VarianceScaling()([columns], ())} if is_small else {}
 
@@ -106,7 +106,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
         position: PositionClass | None,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> Positions | None:
-        """Returns the vectors of positions; learned ones start as large as those of ids."""
+        """Returns the vectors of positions; learned ones start as large as the ids' vectors."""
         if position is None:
             return None
         is_learned = isinstance(position, type) and issubclass(position, PositionalEmbedding)

@@ -39,8 +39,8 @@ def read_activations(
 class MixtureArguments(NamedTuple):
     """The arguments that the original's class `kind` gives a mixture.
 
-    `others` are those of MoE1D instead, which `kind` does not have, and `defaults` those that
-    differ from MoE1D's.
+    `others`: arguments of MoE1D that `kind` does not have; `defaults`: its defaults that differ
+    from MoE1D's.
     """
 
     source: SourceConfig
