@@ -7,7 +7,8 @@ docs/results, a row (in quotes if it has a space), a metric or a cost, what of i
     better by <!-- = mixtures_quickstart.jsonl "two levels" bits_per_byte difference .3f -->0.022
 
 What of it is the mean (if nothing is named), its ratio to the baseline's mean, the inverse_ratio,
-half_width, low, high, difference, or half_width, low, high, p or q of the difference: difference.q.
+half_width, low, high, different_outputs, difference, or half_width, low, high, p or q of the
+difference: difference.q.
 Without + in the format a difference has no sign; % writes percent without the sign. `width 64
 LEARNING_RATE optimum` is the best value of a setting that the sweep varies, by `table --fit`, and
 optimum.height the sweep's metric there.
@@ -124,6 +125,8 @@ def _find(row: ComparedRow, metric: str, of: str) -> float | None:
     if metric in _COSTS:
         return getattr(row.cost, metric)
     measured = row.metrics[metric]
+    if of == "different_outputs":
+        return measured.different_outputs
     estimate, name = measured.mean, of
     if of.startswith("difference"):
         estimate, name = measured.difference, of.partition(".")[2] or "mean"
