@@ -3,8 +3,8 @@
 A figure stands once in the text, behind a comment that names where it comes from: a file of
 docs/results, a row (in quotes if it has a space), a metric or a cost, what of it, and a format:
 
-    dense models end at <!-- = mixtures_quickstart.jsonl dense bits_per_byte .3f -->1.731 bits per byte
-    better by <!-- = mixtures_quickstart.jsonl "two levels" bits_per_byte difference .3f -->0.022
+    dense models end at <!-- = mixtures_quickstart.jsonl dense bits_per_byte .3f -->1.731 bits
+    it is better by <!-- = ladder.jsonl 128 bits_per_byte difference .3f -->0.022
 
 What of it is the mean (if nothing is named), its ratio to the baseline's mean, the inverse_ratio,
 half_width, low, high, different_outputs, difference, or half_width, low, high, p or q of the

@@ -107,7 +107,8 @@ def test_a_wrong_reference_is_an_error(reference: str, message: str) -> None:
 def test_a_header_of_a_gin_file_has_the_figure_of_its_row(words: str, metric: str) -> None:
     text = (
         "# A model.\n#\n# Result:    1.5 bits per byte of the validation split, which is good;\n"
-        f'#            {words}row "dense" of docs/results/mixtures_quickstart.md\n# Commonly overridden:\n'
+        f'#            {words}row "dense" of docs/results/mixtures_quickstart.md\n'
+        "# Commonly overridden:\n"
     )
     (figure,) = figures.figures(ROOT / "x.gin", text)
     table = compare(ROOT / "docs/results/mixtures_quickstart.jsonl", [metric])
